@@ -88,6 +88,7 @@ fn state_name(state: &JobState) -> &'static str {
         JobState::Paused(_) => "paused",
         JobState::Done => "done",
         JobState::Cancelled => "cancelled",
+        JobState::Waiting(_) => "waiting",
     }
 }
 

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::ids::JobId;
+
 /// Which of a data set's inputs are the queries of a job. Queries are in the order of their inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selection {
@@ -112,6 +114,8 @@ pub struct StartOptions {
     /// How many of its queries may fail before it is paused; `None` for any number. A job that is resumed has the limit that
     /// its last start gave.
     pub failed_max: Option<FailedMax>,
+    /// The job that must be done before it runs.
+    pub after: Option<JobId>,
 }
 
 impl StartOptions {

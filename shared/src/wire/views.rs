@@ -29,6 +29,8 @@ pub enum JobState {
     Done,
     /// Ended by a person before it was done.
     Cancelled,
+    /// Started, and runs once this job is done.
+    Waiting(JobId),
 }
 
 impl JobState {

@@ -146,6 +146,7 @@ impl Generator {
                 Some(FailedMax::Queries(1)),
                 Some(FailedMax::Percent(30)),
             ]),
+            after: self.one_in(4).then(|| JobId(1 + self.below(3))),
         }
     }
 

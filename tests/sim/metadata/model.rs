@@ -101,6 +101,7 @@ impl NaiveMetadata {
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(*at_ms);
         let outcome = self.apply_action(action);
+        self.follow_up();
         self.revision += u64::from(outcome.is_ok());
         match (op, &outcome) {
             (Some(op), Ok(outcome)) => _ = self.operations.insert(*op, outcome.clone()),

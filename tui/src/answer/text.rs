@@ -98,6 +98,7 @@ pub fn job_state(state: &JobState) -> (&'static str, Option<&str>) {
         JobState::Paused(reason) => ("paused", Some(reason)),
         JobState::Done => ("done", None),
         JobState::Cancelled => ("cancelled", None),
+        JobState::Waiting(_) => ("waiting", None),
     }
 }
 

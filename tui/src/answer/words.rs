@@ -21,6 +21,8 @@ pub enum JobState {
     Done,
     /// Ended by cancel-job before every query had an outcome.
     Cancelled,
+    /// Started, and runs once the job that it follows is done.
+    Waiting,
 }
 
 impl From<&wire::JobState> for JobState {
@@ -32,6 +34,7 @@ impl From<&wire::JobState> for JobState {
             wire::JobState::Paused(_) => Self::Paused,
             wire::JobState::Done => Self::Done,
             wire::JobState::Cancelled => Self::Cancelled,
+            wire::JobState::Waiting(_) => Self::Waiting,
         }
     }
 }

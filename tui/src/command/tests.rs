@@ -160,7 +160,10 @@ fn synopses_are_readable() {
         "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param NAME=VALUE] [--input-column COL] \
          [--label-column COL] [--id-column COL] [--delimiter CHAR] [--quote QUOTE] [--no-header] [--keep COLS]"
     );
-    assert_eq!(synopsis("start-job"), "JOB... [--limit N] [--sample N] [--max-failed N|P%] [--wait]");
+    assert_eq!(
+        synopsis("start-job"),
+        "JOB... [--limit N] [--sample N] [--max-failed N|P%] [--after JOB] [--wait]"
+    );
     assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT]");
     assert_eq!(synopsis("get"), "SDFS LOCAL [--version N]");
 }
@@ -220,7 +223,7 @@ fn lines_become_commands() {
 
 /// A start without options.
 fn started(jobs: Vec<JobRef>) -> Verb {
-    Verb::StartJob { jobs, limit: None, sample: None, max_failed: None, wait: false }
+    Verb::StartJob { jobs, limit: None, sample: None, max_failed: None, after: None, wait: false }
 }
 
 #[test]

@@ -141,6 +141,9 @@ pub enum Verb {
         /// Pause a job once more of its queries than this have failed: a number, or a percentage such as 5%
         #[arg(long, value_name = "N|P%")]
         max_failed: Option<FailedMax>,
+        /// Run only once another job is done; the queries are chosen now
+        #[arg(long, value_name = "JOB")]
+        after: Option<JobRef>,
         /// Return when all jobs are done
         #[arg(long)]
         wait: bool,

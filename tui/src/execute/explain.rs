@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use idunno_shared::ids::NodeId;
+use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{
     ClusterView, ControlReply, ControlRequest, JobState, JobView, LeaseStage, LeaseView, Liveness,
 };
@@ -57,6 +57,7 @@ fn explain(job: &JobView, view: &ClusterView, leases: &[LeaseView]) -> JobExplan
     let mut finding = match &job.state {
         JobState::Added => added(job, view),
         JobState::Running => running(job, view, leases),
+        JobState::Waiting(before) => follows(*before, view),
         JobState::Stopped => {
             Finding::new("does not run: somebody stopped it").next(format!("idunno start-job {id}"))
         }
@@ -98,6 +99,12 @@ fn added(job: &JobView, view: &ClusterView) -> Finding {
                 .next(format!("idunno train-start {name}"))
         }
     }
+}
+
+fn follows(before: JobId, view: &ClusterView) -> Finding {
+    let state = view.jobs.iter().find(|job| job.id == before).map(|job| text::job_state(&job.state).0);
+    let is = state.map(|state| format!(", which is {state}")).unwrap_or_default();
+    Finding::new(format!("waits for the end of {before}{is}")).next(format!("idunno explain {before}"))
 }
 
 fn running(job: &JobView, view: &ClusterView, leases: &[LeaseView]) -> Finding {
@@ -217,7 +224,7 @@ fn works(job: &JobView, leases: &[LeaseView]) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use idunno_shared::ids::{Digest, JobId, Term};
+    use idunno_shared::ids::{Digest, Term};
     use idunno_shared::wire::control::{LogRole, MemberView, ModelView, StoreView, WorkerView};
     use idunno_shared::wire::jobs::{BatchSize, Lease, QueryRange};
 
@@ -310,6 +317,7 @@ mod tests {
                 JobState::Paused(String::from("all fail")),
                 "does not run: the cluster paused it: all fail |  | idunno dead-letters list job-3",
             ),
+            (JobState::Waiting(JobId(2)), "waits for the end of job-2 |  | idunno explain job-2"),
             (JobState::Done, "is done: 100 queries |  | idunno get-job-results job-3"),
             (JobState::Running, "waits: no member with a model server is up |  | idunno list_mem"),
         ] {

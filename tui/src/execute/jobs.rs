@@ -97,9 +97,10 @@ pub fn start_options(
     limit: Option<NonZeroU64>,
     sample: Option<NonZeroU64>,
     failed_max: Option<FailedMax>,
+    after: Option<JobId>,
 ) -> StartOptions {
     let selection = limit.map(Selection::First).or(sample.map(Selection::Sample)).unwrap_or_default();
-    StartOptions { selection, failed_max }
+    StartOptions { selection, failed_max, after }
 }
 
 /// `start-job`.
@@ -120,7 +121,11 @@ pub async fn start(
             _ => return Err(Failure::unexpected()),
         };
         lines.push(match &state_before {
-            None => format!("{job} started: {}", text::queries(submitted)),
+            None => {
+                let after =
+                    options.after.map(|before| format!(", once {before} is done")).unwrap_or_default();
+                format!("{job} started: {}{after}", text::queries(submitted))
+            }
             Some(JobState::Done) => format!("{job} is already done"),
             Some(_) => format!("{job} is already running"),
         });

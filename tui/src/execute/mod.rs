@@ -74,8 +74,9 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,
         Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
         Verb::SetPolicy { policy } => jobs::set_policy(session, policy.into()).await,
-        Verb::StartJob { jobs, limit, sample, max_failed, wait } => {
-            let options = jobs::start_options(limit, sample, max_failed);
+        Verb::StartJob { jobs, limit, sample, max_failed, after, wait } => {
+            let after = jobs::resolve_any(session, after.as_ref()).await?;
+            let options = jobs::start_options(limit, sample, max_failed, after);
             jobs::start(session, &jobs, options, wait).await
         }
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,

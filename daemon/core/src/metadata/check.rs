@@ -167,6 +167,7 @@ impl State {
             job.check().map_err(|violation| violation.of(id))?;
             job.referenced().for_each(&mut count);
             self.check_folder_of(job).map_err(|violation| violation.of(id))?;
+            self.check_waiting(job).map_err(|violation| violation.of(id))?;
         }
         let unsettled = self.jobs.values().filter(|job| job.is_unsettled()).map(|job| job.id);
         InvariantViolation::unless(self.unsettled.iter().copied().eq(unsettled), || {
@@ -180,6 +181,20 @@ impl State {
         self.check_blobs(&references)?;
         self.identities.check()?;
         self.operations.check()
+    }
+
+    /// The job before a waiting one is not over, and no chain of waiting jobs is a circle.
+    fn check_waiting(&self, job: &JobRecord) -> Result<(), InvariantViolation> {
+        let mut state = &job.state;
+        for _ in 0..self.jobs.len() {
+            let JobState::Waiting(before) = state else { return Ok(()) };
+            let found = self.jobs.get(before).filter(|before| !before.state.is_over());
+            let Some(found) = found else { break };
+            state = &found.state;
+        }
+        InvariantViolation::unless(!matches!(state, JobState::Waiting(_)), || {
+            format!("it is {:?}, whose end will not come", job.state)
+        })
     }
 
     /// A pinned folder has the files that it had when it was indexed.

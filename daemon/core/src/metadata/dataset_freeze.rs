@@ -222,6 +222,7 @@ impl State {
         options: StartOptions,
     ) -> Result<Changed, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();
+        let state = self.state_after(id, options.after)?;
         if job.state == JobState::Running && !options.is_default() {
             let message =
                 format!("{id} is running, so how it runs cannot be changed: stop it with stop-job first");
@@ -240,13 +241,18 @@ impl State {
                 return Err(Refusal::conflict(format!("{id} is cancelled: add-job makes a new one")));
             }
             JobState::Added => self.freeze(&mut job, inputs, options)?,
-            JobState::Stopped | JobState::Paused(_) if options.failed_max != job.terms.start.failed_max => {
-                let start = StartOptions { failed_max: options.failed_max, ..job.terms.start };
-                job.terms = Arc::new(JobTerms { start, ..(*job.terms).clone() });
+            JobState::Stopped | JobState::Paused(_) | JobState::Waiting(_) => {
+                let start = StartOptions { selection: job.terms.start.selection, ..options };
+                if start != job.terms.start {
+                    job.terms = Arc::new(JobTerms { start, ..(*job.terms).clone() });
+                }
             }
-            JobState::Stopped | JobState::Paused(_) => {}
         }
-        job.run(self.now_ms);
+        if state == JobState::Running {
+            job.run(self.now_ms);
+        } else {
+            job.halt(state, self.now_ms);
+        }
         let submitted = job.submitted;
         self.set_job(job);
         Ok(Changed::JobStarted { submitted })

@@ -80,6 +80,7 @@ impl State {
         job.finished_ms = Some(self.now_ms);
         self.hold_only(&mut job, &RangeSet::new());
         self.set_job(job);
+        self.pause_followers(id, "is cancelled");
         Ok(Changed::Done)
     }
 
@@ -94,6 +95,7 @@ impl State {
         self.fold(job.segments);
         self.jobs.remove(&id);
         self.unsettled.remove(&id);
+        self.pause_followers(id, "is deleted");
         // Job numbers are not reused, so a file of this name is this job's. There may be none.
         if job.started_ms.is_some() && self.files.contains_key(file.as_str()) {
             self.delete(&file)?;
@@ -104,14 +106,19 @@ impl State {
     /// Stores a job after decisions on its queries. Once all are decided the job is done and holds only the inputs of its
     /// dead queries. Returns whether all are decided.
     pub(super) fn settle(&mut self, mut job: JobRecord) -> bool {
+        let id = job.id;
         let done = job.done.len() + job.dead.len() == job.submitted;
-        if done && job.state != JobState::Done {
+        let is_new = done && job.state != JobState::Done;
+        if is_new {
             job.halt(JobState::Done, self.now_ms);
             job.finished_ms = Some(self.now_ms);
             let kept = job.held.intersection(&job.dead);
             self.hold_only(&mut job, &kept);
         }
         self.set_job(job);
+        if is_new {
+            self.run_followers(id);
+        }
         done
     }
 

@@ -1,7 +1,7 @@
 //! Jobs and their states.
 //!
 //! Added -> Running -> Done. A running job may be Stopped by a person or Paused by the cluster; `start-job` resumes it.
-//! Cancelled is final. The first start freezes inputs, label table and model version for the life of the job
+//! A job that follows another is Waiting before it runs (`followers.rs`). Cancelled is final. The first start freezes inputs, label table and model version for the life of the job
 //! (`dataset_freeze.rs`).
 
 use std::collections::BTreeSet;
@@ -410,7 +410,7 @@ impl State {
     pub(super) fn stop_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();
         match job.state {
-            JobState::Running | JobState::Paused(_) => {}
+            JobState::Running | JobState::Paused(_) | JobState::Waiting(_) => {}
             JobState::Added => return Err(Refusal::conflict(format!("{id} has not been started"))),
             JobState::Stopped => return Err(Refusal::conflict(format!("{id} is already stopped"))),
             JobState::Done => return Err(Refusal::conflict(format!("{id} is already done"))),

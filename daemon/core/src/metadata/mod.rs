@@ -39,6 +39,7 @@ mod completions;
 mod dataset_freeze;
 mod files;
 mod folding;
+mod followers;
 mod identities;
 mod job_lifecycle;
 mod jobs;

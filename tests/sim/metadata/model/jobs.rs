@@ -31,7 +31,7 @@ impl NaiveMetadata {
             Change::StartJob { job, options } => self.start(*job, None, *options),
             Change::StopJob { job } => {
                 let job = self.job(*job)?;
-                if !matches!(job.state, JobState::Running | JobState::Paused(_)) {
+                if !matches!(job.state, JobState::Running | JobState::Paused(_) | JobState::Waiting(_)) {
                     return Err(RefusalCode::Conflict);
                 }
                 job.state = JobState::Stopped;
@@ -180,6 +180,7 @@ impl NaiveMetadata {
         options: StartOptions,
     ) -> Result<Changed, RefusalCode> {
         let job = self.job(id)?.clone();
+        let state = self.state_after(id, options.after)?;
         let is_late = job.state != JobState::Added && options.selection != Selection::All;
         if is_late || (job.state == JobState::Running && options != StartOptions::default()) {
             return Err(RefusalCode::Conflict);
@@ -218,10 +219,11 @@ impl NaiveMetadata {
                 job.manifest = manifest;
             }
             (JobState::Added | JobState::Cancelled, ..) => return Err(RefusalCode::Conflict),
-            (JobState::Stopped | JobState::Paused(_), ..) => {}
+            (JobState::Stopped | JobState::Paused(_) | JobState::Waiting(_), ..) => {}
         }
         job.failed_max = options.failed_max;
         job.run();
+        job.state = state;
         Ok(Changed::JobStarted { submitted: job.query_states.len() as u64 })
     }
     pub(super) fn commit(&mut self, id: JobId, batches: &[BatchOutcome]) -> Outcome {
@@ -262,6 +264,38 @@ impl NaiveMetadata {
             }
         }
         Ok(Applied::Committed { accepted, duplicates: total - accepted, job_done, accepted_ranges })
+    }
+}
+
+impl NaiveMetadata {
+    fn state_after(&self, id: JobId, before: Option<JobId>) -> Result<JobState, RefusalCode> {
+        let Some(before) = before else { return Ok(JobState::Running) };
+        let state = |job: JobId| self.jobs.get(&job.0).map(|job| &job.state).ok_or(RefusalCode::NotFound);
+        let mut chain = vec![before];
+        while let JobState::Waiting(next) = state(chain[chain.len() - 1])? {
+            chain.push(*next);
+        }
+        match state(before)? {
+            _ if chain.contains(&id) => Err(RefusalCode::Conflict),
+            JobState::Done => Ok(JobState::Running),
+            JobState::Cancelled => Err(RefusalCode::Conflict),
+            _ => Ok(JobState::Waiting(before)),
+        }
+    }
+
+    /// What becomes of jobs whose wait is over.
+    pub(super) fn follow_up(&mut self) {
+        let states: Vec<_> = self.jobs.iter().map(|(id, job)| (*id, job.state.clone())).collect();
+        for job in self.jobs.values_mut() {
+            let JobState::Waiting(before) = job.state else { continue };
+            match states.iter().find(|(id, _)| *id == before.0) {
+                Some((_, JobState::Done)) => job.run(),
+                Some((_, JobState::Cancelled)) | None => {
+                    job.state = JobState::Paused(String::from("which it follows"));
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 

@@ -69,7 +69,7 @@ pub fn state(job: &JobView) -> Cell {
         JobState::Running | JobState::Done => Tone::Good,
         JobState::Paused(_) => Tone::Bad,
         JobState::Stopped => Tone::Warn,
-        JobState::Cancelled => Tone::Plain,
+        JobState::Cancelled | JobState::Waiting(_) => Tone::Plain,
         JobState::Added => Tone::Dim,
     };
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();

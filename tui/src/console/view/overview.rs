@@ -130,7 +130,7 @@ fn job_counts(view: &ClusterView) -> String {
             JobState::Running => running += 1,
             JobState::Paused(_) => paused += 1,
             JobState::Done => done += 1,
-            JobState::Added | JobState::Stopped | JobState::Cancelled => {}
+            JobState::Added | JobState::Stopped | JobState::Cancelled | JobState::Waiting(_) => {}
         }
     }
     format!("{running} running, {paused} paused, {done} done")

@@ -87,7 +87,7 @@ fn a_job_runs_the_inputs_that_its_start_selects() {
         (Selection::All, (0..10).collect()),
     ] {
         let expected: Vec<_> = inputs.iter().map(|input: &usize| names[*input].as_str()).collect();
-        let options = StartOptions { selection, failed_max: None };
+        let options = StartOptions { selection, ..StartOptions::default() };
         for dataset in ["set", "all.list"] {
             let (model, dataset) = ("mnist-mlp".parse().unwrap(), dataset.parse().unwrap());
             let options_of_job = JobOptions::default();
@@ -123,7 +123,7 @@ fn records_are_selected_by_number() {
     fixture.change(add).unwrap();
     let blocks = vec![Block { first: 0, at: 0, extra_lines: 0 }];
     let inputs = Inputs::Records { digest, format: RecordFormat::Jsonl, count: 10, blocks };
-    let options = StartOptions { selection: Selection::Sample(number(3)), failed_max: None };
+    let options = StartOptions { selection: Selection::Sample(number(3)), ..StartOptions::default() };
     fixture.apply(Action::StartJob { job: JobId(2), inputs, options }).unwrap();
     let record = Arc::clone(fixture.state.job(JobId(2)).unwrap());
     let names: Vec<_> = (0..4).map(|query| fixture.state.input_name(&record, query)).collect();
@@ -160,4 +160,37 @@ fn a_job_of_which_too_many_queries_fail_is_paused_until_it_is_started_again() {
     fixture.change(Change::StartJob { job: JobId(1), options: percent }).unwrap();
     assert_eq!(fail(&mut fixture, 4), JobState::Running);
     assert!(matches!(fail(&mut fixture, 5), JobState::Paused(_)));
+}
+
+#[test]
+fn a_job_that_follows_another_runs_when_that_is_done_and_not_before() {
+    let mut fixture = Fixture::with_job(3);
+    let (first, second, third) = (JobId(1), JobId(2), JobId(3));
+    for _ in 0..2 {
+        let (model, dataset) = ("mnist-mlp".parse().unwrap(), "data".parse().unwrap());
+        let add = Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() };
+        fixture.change(add).unwrap();
+    }
+    let after = |job, before| {
+        let options = StartOptions { after: Some(before), ..StartOptions::default() };
+        Change::StartJob { job, options }
+    };
+    let state = |fixture: &Fixture, job| fixture.state.job(job).unwrap().state.clone();
+    fixture.change(after(second, first)).unwrap();
+    fixture.change(after(third, second)).unwrap();
+    assert_eq!(state(&fixture, third), JobState::Waiting(second));
+    fixture.change(Change::StopJob { job: first }).unwrap();
+    let circle = fixture.change(after(first, third)).unwrap_err();
+    assert!(circle.message.contains("job-3, which waits for job-1"), "{circle}");
+    assert_eq!(code(fixture.change(after(first, JobId(9)))), RefusalCode::NotFound);
+    fixture.change(Change::start(first)).unwrap();
+    fixture.segment("rows", vec![batch(first, 0, 3, &[(0, 3)])]).unwrap();
+    assert_eq!(state(&fixture, second), JobState::Running);
+    assert_eq!(state(&fixture, third), JobState::Waiting(second));
+    fixture.change(Change::CancelJob { job: second }).unwrap();
+    let JobState::Paused(reason) = state(&fixture, third) else { panic!("it waits for what will not come") };
+    assert_eq!(reason, "job-2, which it follows, is cancelled: 'start-job job-3' runs it all the same");
+    assert_eq!(code(fixture.change(after(third, second))), RefusalCode::Conflict);
+    fixture.change(after(third, first)).unwrap();
+    assert_eq!(state(&fixture, third), JobState::Running, "it is done already");
 }
