@@ -39,7 +39,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
         ControlRequest::Change { change: Change::TrainStart { models, .. }, .. } => {
             ControlReply::Changed(Changed::Training(models))
         }
-        ControlRequest::Change { change: Change::start(JobId(1)), .. } => {
+        ControlRequest::Change { change: Change::StartJob { job: JobId(1), .. }, .. } => {
             ControlReply::Changed(Changed::JobStarted { submitted: 5 })
         }
         ControlRequest::Locate { names, .. } => {

@@ -35,6 +35,7 @@ pub mod latency;
 pub mod lease_table;
 pub mod model_server;
 pub mod models;
+pub mod open_inference;
 pub mod packages;
 pub mod protocol;
 pub mod records;

@@ -1,4 +1,4 @@
-//! Encoding of the Open Inference Protocol v2: one BYTES tensor in a request, any tensors in a response.
+//! The Open Inference Protocol v2 as our own model server speaks it: binary BYTES tensors. Others: [`crate::open_inference`].
 //!
 //! Decides how a batch becomes a request body, and how a response body becomes one answer per query. Source: the
 //! protocol's REST specification and Triton's binary tensor extension (little-endian, BYTES elements preceded by a 32-bit
@@ -6,7 +6,6 @@
 //!
 //! Invariants: a decoded response has exactly one row per query; no allocation trusts a length that exceeds the body.
 //! Bounds: the caller caps the body; serde_json limits the nesting to 128.
-//! It does not decode binary numeric tensors: third-party servers are asked for JSON.
 
 use bytes::Bytes;
 use idunno_shared::wire::jobs::Parameters;
@@ -43,14 +42,12 @@ pub enum TensorError {
     Shape { shape: Vec<u64>, rows: usize },
     #[error("is binary {datatype} of shape {shape:?}, which is not supported")]
     Unsupported { datatype: String, shape: Vec<u64> },
-    #[error("has no data")]
+    #[error("has no binary data")]
     NoData,
     #[error("ends inside element {0}")]
     TruncatedElement(usize),
     #[error("does not hold {0} elements")]
     WrongCount(usize),
-    #[error("holds {elements} elements for {rows} queries")]
-    NotDivisible { elements: usize, rows: usize },
 }
 
 #[derive(Clone, Debug)]
@@ -77,12 +74,12 @@ pub struct InferAnswers {
     pub rows: Vec<RowAnswer>,
 }
 
-/// The body of an infer request. `binary_output` requests answers as binary data; `parameters` are the model's.
-pub fn encode_request(inputs: &[Bytes], parameters: &Parameters, binary_output: bool) -> RequestBody {
+/// The body of an infer request. `parameters` are the model's.
+pub fn encode_request(inputs: &[Bytes], parameters: &Parameters) -> RequestBody {
     let tensor_bytes: usize = inputs.iter().map(|input| 4 + input.len()).sum();
     let mut named: Map<String, Value> =
         parameters.iter().map(|(name, value)| (name.to_string(), value.as_str().into())).collect();
-    named.insert(String::from("binary_data_output"), binary_output.into());
+    named.insert(String::from("binary_data_output"), true.into());
     let header = json!({
         "parameters": named,
         "inputs": [{
@@ -117,7 +114,6 @@ struct TensorHeader {
     shape: Vec<u64>,
     #[serde(default)]
     parameters: TensorParameters,
-    data: Option<Vec<Value>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -139,7 +135,7 @@ pub fn decode_response(
         serde_json::from_slice(&body[..announced]).map_err(|error| ProtocolError::Json(error.to_string()))?;
     let mut binary = body.slice(announced..);
     let mut tensors = Vec::with_capacity(header.outputs.len().min(16));
-    for mut output in header.outputs {
+    for output in header.outputs {
         let bytes = match output.parameters.binary_data_size {
             Some(size) if size > binary.len() => {
                 let reason = TensorError::Truncated { announced: size, remaining: binary.len() };
@@ -148,8 +144,7 @@ pub fn decode_response(
             Some(size) => Some(binary.split_to(size)),
             None => None,
         };
-        let data = output.data.take();
-        tensors.push(Tensor { header: output, binary: bytes, data });
+        tensors.push(Tensor { header: output, binary: bytes });
     }
     let output = tensors.iter().find(|tensor| tensor.header.name == OUTPUT);
     let output = output.or_else(|| tensors.iter().find(|tensor| tensor.header.name != ERROR));
@@ -167,7 +162,6 @@ pub fn decode_response(
 struct Tensor {
     header: TensorHeader,
     binary: Option<Bytes>,
-    data: Option<Vec<Value>>,
 }
 
 fn read_tensor(tensor: &Tensor, rows: usize) -> Result<Vec<Bytes>, ProtocolError> {
@@ -176,17 +170,16 @@ fn read_tensor(tensor: &Tensor, rows: usize) -> Result<Vec<Bytes>, ProtocolError
 }
 
 fn read_elements(tensor: &Tensor, rows: usize) -> Result<Vec<Bytes>, TensorError> {
-    let Tensor { header: TensorHeader { datatype, shape, .. }, binary, data } = tensor;
+    let Tensor { header: TensorHeader { datatype, shape, .. }, binary } = tensor;
     if shape.first() != Some(&(rows as u64)) {
         return Err(TensorError::Shape { shape: shape.clone(), rows });
     }
-    match (binary, data) {
-        (Some(bytes), _) if datatype == "BYTES" && shape.iter().skip(1).all(|&size| size == 1) => {
+    match binary {
+        Some(bytes) if datatype == "BYTES" && shape.iter().skip(1).all(|&size| size == 1) => {
             read_bytes(bytes.clone(), rows)
         }
-        (Some(_), _) => Err(TensorError::Unsupported { datatype: datatype.clone(), shape: shape.clone() }),
-        (None, Some(data)) => read_json(data, rows),
-        (None, None) => Err(TensorError::NoData),
+        Some(_) => Err(TensorError::Unsupported { datatype: datatype.clone(), shape: shape.clone() }),
+        None => Err(TensorError::NoData),
     }
 }
 
@@ -207,19 +200,6 @@ fn read_bytes(mut tensor: Bytes, rows: usize) -> Result<Vec<Bytes>, TensorError>
         }
     }
     if elements.len() == rows { Ok(elements) } else { Err(TensorError::WrongCount(rows)) }
-}
-
-/// Divides JSON data, flat or nested, into equal parts, one per query.
-fn read_json(data: &[Value], rows: usize) -> Result<Vec<Bytes>, TensorError> {
-    if rows == 0 || data.is_empty() || !data.len().is_multiple_of(rows) {
-        return Err(TensorError::NotDivisible { elements: data.len(), rows });
-    }
-    let render = |part: &[Value]| match part {
-        [Value::String(text)] => Bytes::from(text.clone()),
-        [value] => Bytes::from(value.to_string()),
-        values => Bytes::from(Value::Array(values.to_vec()).to_string()),
-    };
-    Ok(data.chunks(data.len() / rows).map(render).collect())
 }
 
 #[cfg(test)]
@@ -247,8 +227,7 @@ mod tests {
 
     #[test]
     fn a_request_is_json_followed_by_the_inputs() {
-        let request =
-            encode_request(&[Bytes::from_static(b"ab"), Bytes::new()], &Parameters::default(), true);
+        let request = encode_request(&[Bytes::from_static(b"ab"), Bytes::new()], &Parameters::default());
         let (header, tensor) = request.body.split_at(request.header_length);
         let header: Value = serde_json::from_slice(header).unwrap();
         assert_eq!(header["inputs"][0]["shape"], json!([2]));
@@ -263,26 +242,6 @@ mod tests {
         assert_eq!(answers.version.as_deref(), Some("abc"));
         let expected = [RowAnswer::Output("{\"a\":1}".into()), RowAnswer::Failed("not an image".to_owned())];
         assert_eq!(answers.rows, expected);
-    }
-
-    #[test]
-    fn json_answers_of_third_party_servers_are_read() {
-        let read = |outputs: Value| {
-            let body = json!({"model_name": "m", "outputs": outputs}).to_string();
-            decode_response(None, &body.into(), 2).map(|answers| answers.rows)
-        };
-        let output = |text: &'static str| RowAnswer::Output(Bytes::from_static(text.as_bytes()));
-        let flat = json!([{"name": "predict", "datatype": "INT64", "shape": [2], "data": [3, 4]}]);
-        assert_eq!(read(flat).unwrap(), [output("3"), output("4")]);
-        let wide = json!([{"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}]);
-        assert_eq!(read(wide).unwrap(), [output("[1,2]"), output("[3,4]")]);
-        let nested = json!([{"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [[1, 2], [3, 4]]}]);
-        assert_eq!(read(nested).unwrap(), [output("[1,2]"), output("[3,4]")]);
-        let text = json!([{"name": "p", "datatype": "BYTES", "shape": [2], "data": ["x", "{}"]}]);
-        assert_eq!(read(text).unwrap(), [output("x"), output("{}")]);
-        assert_eq!(read(json!([])).unwrap_err(), ProtocolError::NoOutput);
-        let short = json!([{"name": "p", "datatype": "INT64", "shape": [2], "data": [3]}]);
-        assert!(read(short).is_err());
     }
 
     #[test]

@@ -219,13 +219,14 @@ async fn load_from_repository(
     extensions: Extensions,
     model: ModelName,
 ) -> Result<(), LoadError> {
-    if server.serves(&model, None).await? {
-        return Ok(());
-    }
-    if extensions.repository {
+    if extensions.repository && !server.serves(&model, None).await? {
         server.load_model(&model).await?;
     }
-    if server.serves(&model, None).await? { Ok(()) } else { Err(LoadError::NotReady(model)) }
+    if !server.serves(&model, None).await? {
+        return Err(LoadError::NotReady(model));
+    }
+    server.learn_signature(&model, extensions.binary).await?;
+    Ok(())
 }
 
 /// Streams an artefact's extents. Withholds the last one unless the digest of the whole matches the version.

@@ -111,7 +111,9 @@ impl Client {
                 self.observed.push(Observation::Progress { job: job.0, done: view.done });
                 match view.state {
                     JobState::Done | JobState::Cancelled => return Ok(job),
-                    JobState::Stopped | JobState::Paused(_) | JobState::Added => self.start(job).await?,
+                    JobState::Stopped | JobState::Paused(_) | JobState::Added | JobState::Waiting(_) => {
+                        self.start(job).await?;
+                    }
                     JobState::Running => self.meddle(job).await?,
                 }
             }

@@ -99,7 +99,7 @@ pub fn start_options(
     failed_max: Option<FailedMax>,
     after: Option<JobId>,
 ) -> StartOptions {
-    let selection = limit.map(Selection::First).or(sample.map(Selection::Sample)).unwrap_or_default();
+    let selection = limit.map(Selection::First).or_else(|| sample.map(Selection::Sample)).unwrap_or_default();
     StartOptions { selection, failed_max, after }
 }
 

@@ -182,7 +182,8 @@ impl JobRecord {
     /// The number of the input in the data set that a query has. A list keeps only the inputs of queries.
     pub fn input_of(&self, query: u64) -> u64 {
         let folder = self.folder.as_ref().and_then(|folder| folder.index.as_ref());
-        let inputs = self.records.as_ref().map(|records| records.count).or(folder.map(|index| index.count));
+        let inputs =
+            self.records.as_ref().map(|records| records.count).or_else(|| folder.map(|index| index.count));
         inputs.map_or(query, |inputs| self.terms.start.selection.input_of(query, inputs))
     }
 

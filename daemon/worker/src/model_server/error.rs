@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idunno_shared::wire::jobs::FaultKind;
-use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 
 /// With what is said around it, a reason that the log keeps whole.
@@ -30,17 +30,15 @@ pub enum ServerError {
 
 impl ServerError {
     /// The kind of fault of a failed infer call. An input is blamed only for a status that says so: any other error of the
-    /// client is one that the operator made (401, 403), or that the server has with every call (404, 429).
+    /// client is one that the operator made (401, 403, 415), or that the server has with every call (404, 429).
     pub fn fault(&self) -> FaultKind {
         match self {
-            Self::AnswerTooLong { .. } | Self::Status { status: 400 | 413 | 415 | 422, .. } => {
-                FaultKind::BadInput
-            }
-            Self::Status { status: 408, .. } => FaultKind::Inference,
-            Self::Unreachable { .. }
-            | Self::WrongVersion { .. }
-            | Self::Status { status: ..500 | 502..=504, .. } => FaultKind::Worker,
-            _ => FaultKind::Inference,
+            Self::AnswerTooLong { .. } | Self::Status { status: 400 | 413 | 422, .. } => FaultKind::BadInput,
+            Self::TimedOut { .. }
+            | Self::Disconnected(_)
+            | Self::Malformed(_)
+            | Self::Status { status: 408 | 500 | 505.., .. } => FaultKind::Inference,
+            Self::Unreachable { .. } | Self::WrongVersion { .. } | Self::Status { .. } => FaultKind::Worker,
         }
     }
 
@@ -86,14 +84,15 @@ fn root_cause(error: &reqwest::Error) -> String {
 
 /// The message in the body of an error response.
 pub(super) fn error_message(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Message {
-        error: String,
-    }
-    match serde_json::from_slice::<Message>(body) {
-        Ok(message) => shorten(&message.error),
-        Err(_) => shorten(&String::from_utf8_lossy(body)),
-    }
+    let text = || shorten(&String::from_utf8_lossy(body));
+    let Ok(Value::Object(reply)) = serde_json::from_slice::<Value>(body) else { return text() };
+    let found = ["error", "detail", "message"].iter().find_map(|key| reply.get(*key)).map(|found| {
+        // FastAPI lists what is wrong, and OpenAI's servers have an object.
+        let first = found.get(0).unwrap_or(found);
+        let words = ["message", "msg"].iter().find_map(|key| first.get(*key)).unwrap_or(first);
+        words.as_str().map_or_else(|| words.to_string(), str::to_owned)
+    });
+    found.map_or_else(text, |found| shorten(&found))
 }
 
 pub(super) fn shorten(text: &str) -> String {
@@ -109,12 +108,27 @@ mod tests {
     }
 
     #[test]
+    fn the_servers_own_words_are_found() {
+        for (body, words) in [
+            (r#"{"error":"no such model"}"#, "no such model"),
+            (r#"{"error":{"code":400,"message":"too long"}}"#, "too long"),
+            (r#"{"detail":[{"loc":["body"],"msg":"field required"}]}"#, "field required"),
+            (r#"{"detail":"not found"}"#, "not found"),
+            (r#"{"message":"slow down"}"#, "slow down"),
+            ("<h1>Bad gateway</h1>", "<h1>Bad gateway</h1>"),
+            (r#"{"code":7}"#, r#"{"code":7}"#),
+        ] {
+            assert_eq!(error_message(body.as_bytes()), words);
+        }
+    }
+
+    #[test]
     fn errors_are_attributed_to_the_input_the_model_or_the_worker() {
         for (code, kind, splits) in [
             (400, FaultKind::BadInput, true),
             (413, FaultKind::BadInput, true),
             (422, FaultKind::BadInput, true),
-            (415, FaultKind::BadInput, true),
+            (415, FaultKind::Worker, false),
             (307, FaultKind::Worker, false),
             (401, FaultKind::Worker, false),
             (402, FaultKind::Worker, false),
@@ -126,6 +140,7 @@ mod tests {
             (429, FaultKind::Worker, false),
             (451, FaultKind::Worker, false),
             (500, FaultKind::Inference, false),
+            (501, FaultKind::Worker, false),
             (502, FaultKind::Worker, false),
             (503, FaultKind::Worker, false),
             (504, FaultKind::Worker, false),

@@ -8,8 +8,10 @@
 //! Calls are not encrypted, so they stay on this machine ([`check_url`]), and a redirect is a fault.
 
 mod error;
+mod third_party;
 mod training;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +27,7 @@ use thiserror::Error;
 
 pub use self::error::ServerError;
 use self::error::{classify, error_message};
+use self::third_party::Signatures;
 pub use self::training::{ARTEFACT_BYTES_MAX, TaskState, TrainedArtefact};
 
 use super::models::MODELS_MAX;
@@ -47,6 +50,8 @@ pub struct Extensions {
     pub idunno: bool,
     /// It loads models on request.
     pub repository: bool,
+    /// It takes and gives tensors as binary data.
+    pub binary: bool,
 }
 
 /// A model server. Cheap to clone.
@@ -54,6 +59,7 @@ pub struct Extensions {
 pub struct ModelServerClient {
     client: Client,
     base: String,
+    signatures: Arc<Signatures>,
 }
 
 /// Checks that `url` leads to a server on this machine: queries and their answers would otherwise cross the network in the
@@ -102,7 +108,7 @@ impl ModelServerClient {
             .tcp_nodelay(true)
             .build()
             .map_err(|error| ServerUrlError { url: url.to_owned(), reason: error.to_string() })?;
-        Ok(Self { client, base: url.trim_end_matches('/').to_owned() })
+        Ok(Self { client, base: url.trim_end_matches('/').to_owned(), signatures: Arc::default() })
     }
 
     /// Succeeds if the process answers.
@@ -123,7 +129,11 @@ impl ModelServerClient {
         }
         let metadata: Metadata = self.object(self.get("/v2"), CALL_TIMEOUT).await?;
         let has = |name: &str| metadata.extensions.iter().any(|extension| extension == name);
-        Ok(Extensions { idunno: has("idunno"), repository: has("model_repository") })
+        Ok(Extensions {
+            idunno: has("idunno"),
+            repository: has("model_repository"),
+            binary: has("binary_tensor_data"),
+        })
     }
 
     /// The models in the server's repository, loaded or not: at most [`MODELS_MAX`], in its order. Invalid names are
@@ -138,7 +148,7 @@ impl ModelServerClient {
         Ok(index.iter().filter_map(|entry| entry.name.parse().ok()).take(MODELS_MAX).collect())
     }
 
-    /// Runs `inputs` through the grant's version of its model, with its parameters. Answers are binary data if the server is ours.
+    /// Runs `inputs` through the grant's version of its model, with its parameters. A third-party server has one version.
     pub async fn infer(
         &self,
         grant: &Grant,
@@ -146,23 +156,18 @@ impl ModelServerClient {
         extensions: Extensions,
         deadline: Duration,
     ) -> Result<InferAnswers, ServerError> {
+        if !extensions.idunno {
+            return self.infer_there(grant, inputs, extensions.binary, deadline).await;
+        }
         let Grant { model, version, parameters, .. } = grant;
-        let request = encode_request(inputs, parameters, extensions.idunno);
-        // Only a server of ours names versions as we do.
-        let version = if extensions.idunno { format!("/versions/{version}") } else { String::new() };
+        let request = encode_request(inputs, parameters);
         let call = self
-            .post(&format!("/v2/models/{model}{version}/infer"))
+            .post(&format!("/v2/models/{model}/versions/{version}/infer"))
             .header(HEADER_LENGTH, request.header_length)
             .header("content-type", "application/octet-stream")
             .body(request.body);
         let response = self.send(call, deadline).await?;
-        let header_length = match response.headers().get(HEADER_LENGTH) {
-            None => None,
-            Some(value) => match value.to_str().ok().and_then(|text| text.parse().ok()) {
-                Some(length) => Some(length),
-                None => return Err(ServerError::Malformed(format!("{HEADER_LENGTH} is not a length"))),
-            },
-        };
+        let header_length = header_length(&response)?;
         let body = self.body(response, RESPONSE_BYTES_MAX, deadline).await?;
         decode_response(header_length, &body, inputs.len())
             .map_err(|error| ServerError::Malformed(error.to_string()))
@@ -314,6 +319,13 @@ impl ModelServerClient {
         }
         Ok(body.freeze())
     }
+}
+
+/// The length of the JSON part of a body that continues with binary data.
+fn header_length(response: &Response) -> Result<Option<usize>, ServerError> {
+    let Some(value) = response.headers().get(HEADER_LENGTH) else { return Ok(None) };
+    let length = value.to_str().ok().and_then(|text| text.parse().ok());
+    length.map(Some).ok_or_else(|| ServerError::Malformed(format!("{HEADER_LENGTH} is not a length")))
 }
 
 #[cfg(test)]

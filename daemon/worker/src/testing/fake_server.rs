@@ -270,13 +270,18 @@ fn infer(
     if state.ours && version.is_none() {
         return Reply::error(503, "not loaded");
     }
-    let (header, mut tensor) = body.split_at(header_length.unwrap());
+    let (header, mut tensor) = body.split_at(header_length.unwrap_or(body.len()));
     let request: Value = serde_json::from_slice(header).unwrap();
     state.parameters = request["parameters"].clone();
-    let (mut outputs, mut errors) = (Vec::new(), Vec::new());
+    let texts = request["inputs"][0]["data"].as_array().into_iter().flatten();
+    let mut inputs: Vec<&[u8]> = texts.map(|text| text.as_str().unwrap().as_bytes()).collect();
     while let Some((length, rest)) = tensor.split_first_chunk::<4>() {
         let (input, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
         tensor = rest;
+        inputs.push(input);
+    }
+    let (mut outputs, mut errors) = (Vec::new(), Vec::new());
+    for input in inputs {
         if input.starts_with(b"poison") {
             return Reply::error(400, "one of the inputs is poison");
         }

@@ -344,7 +344,7 @@ impl NaiveJob {
         let shown = state.job(id).unwrap();
         match (&shown.state, &self.state) {
             (JobState::Paused(shown), JobState::Paused(expected)) => {
-                assert!(shown.contains(expected), "{id}")
+                assert!(shown.contains(expected), "{id}");
             }
             (shown, expected) => assert_eq!(shown, expected, "{id}"),
         }
