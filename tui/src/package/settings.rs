@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use idunno_shared::names::FileName;
+use idunno_shared::package::SETTINGS_FILE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -18,11 +19,13 @@ pub enum Runtime {
     Onnx,
     /// A program that reads rows and writes answers.
     Command,
+    /// A server that speaks OpenAI's API.
+    Openai,
 }
 
 impl Runtime {
     /// By what runtimes are recognised, for messages.
-    pub const SIGNS: &str = "model.py, a single .py file, a single .onnx file nor a program called 'run'";
+    pub const SIGNS: &str = "model.py, a single .py file, a single .onnx file, a program called 'run' nor a table [openai] in model.toml";
 
     /// Its name in manifests.
     pub fn name(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Runtime {
             Self::Python => "python",
             Self::Onnx => "onnx",
             Self::Command => "command",
+            Self::Openai => "openai",
         }
     }
 }
@@ -93,6 +97,49 @@ pub struct Settings {
     memory_mib: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     row_timeout_s: Option<f64>,
+    /// `openai`: the server, and what it is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    openai: Option<OpenAi>,
+}
+
+/// What a server that speaks OpenAI's API is asked. All keys but the first two are optional.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpenAi {
+    /// Such as `http://127.0.0.1:8000/v1`.
+    url: String,
+    /// The model's name there.
+    model: String,
+    /// `chat` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<String>,
+    /// With places in braces for a row's fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    /// A file of the package: the JSON schema of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<String>,
+    /// Merged into each request.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    extra: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    headers: Map<String, Value>,
+    /// A file of each member, not of the package: it holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_file: Option<String>,
+    /// A file of each member: the certificates that are trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_file: Option<String>,
+    /// Most requests at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u16>,
+    /// A row that the server must answer before it gets work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canary: Option<String>,
 }
 
 impl Settings {
@@ -132,6 +179,10 @@ impl Settings {
             let runtime = self.runtime.or_else(|| by_suffix(&entry));
             let unrecognised = || LocalPackageError::Unrecognised { path: shown.to_owned() };
             return Ok((runtime.ok_or_else(unrecognised)?, entry));
+        }
+        let has_table = self.openai.is_some() && self.runtime.is_none();
+        if has_table || self.runtime == Some(Runtime::Openai) {
+            return Ok((Runtime::Openai, require(files, "the settings", SETTINGS_FILE)?));
         }
         // Code comes before weights, which it may load itself.
         let may_be = |runtime| self.runtime.is_none_or(|wanted| wanted == runtime);

@@ -41,6 +41,18 @@ fn the_runtime_is_recognised_by_what_the_folder_holds() {
 }
 
 #[test]
+fn a_server_of_others_is_a_table_of_the_settings() {
+    let table = "batch_max = 8\n[openai]\nurl = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"\nextra = { seed = 1 }";
+    let package = opened(&[("model.toml", table), ("answer.json", "{}")]).unwrap();
+    assert_eq!((package.runtime, package.entry.as_str()), (Runtime::Openai, "model.toml"));
+    let openai = serde_json::json!({"url": "http://127.0.0.1:1/v1", "model": "m", "extra": {"seed": 1}});
+    assert_eq!(Value::Object(package.settings), serde_json::json!({"batch_max": 8, "openai": openai}));
+    assert!(refused(&[("model.toml", "[openai]\nmodel = \"m\"")]).contains("missing field `url`"));
+    let key = refused(&[("model.toml", "[openai]\nurl = \"x\"\nmodel = \"m\"\ntoken = \"secret\"")]);
+    assert!(key.contains("token_file"), "{key}");
+}
+
+#[test]
 fn a_program_is_recognised_by_its_mode() {
     let folder = folder(&[("run", "#!/bin/sh\ncat"), ("words.txt", "a")]);
     let path = folder.path().join("run");

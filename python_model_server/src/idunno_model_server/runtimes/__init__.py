@@ -9,9 +9,15 @@ from typing import Any
 from .base import MadeModel
 from .command import command_model
 from .onnx_file import onnx_model
+from .openai_server import openai_model
 from .python_class import python_model
 
 MakeModel = Callable[[str, Path, str, Mapping[str, Any]], MadeModel]
 """Takes the model's name, the folder of its files, the entry within it, and the settings. Raises ModelFileError."""
 
-RUNTIMES: Mapping[str, MakeModel] = {"python": python_model, "onnx": onnx_model, "command": command_model}
+RUNTIMES: Mapping[str, MakeModel] = {
+    "python": python_model,
+    "onnx": onnx_model,
+    "command": command_model,
+    "openai": openai_model,
+}
