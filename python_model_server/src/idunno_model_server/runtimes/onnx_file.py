@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from ..errors import ModelFileError, RowError
+from ..json_codec import JSONDecodeError, loads
 from ..models.batch_model import BatchModel, SetupContext
 from .base import MadeModel, packaged
 
@@ -83,8 +82,8 @@ class OnnxFile(BatchModel):
     def decode(self, content: bytes | memoryview) -> dict[str, np.ndarray]:
         row = bytes(content)
         try:
-            value = orjson.loads(row)
-        except orjson.JSONDecodeError as error:
+            value = loads(row)
+        except JSONDecodeError as error:
             if [value.type for value in self.inputs] != ["tensor(string)"]:
                 raise RowError(f"the row is not JSON: {error}") from None
             value = row.decode(errors="replace")
