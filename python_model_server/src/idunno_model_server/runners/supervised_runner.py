@@ -78,10 +78,18 @@ class SupervisedRunner:
         self.process = process
         self.state = RunnerState.RUNNING
         self._settled.set()
+        # Called before whoever waits for an answer hears of the end, and asks again.
+        process.ended.add_done_callback(lambda _reason: self._stopped(process))
+
+    def _stopped(self, process: RunnerProcess) -> None:
+        if self.process is process:
+            self.process = None
+            self.state = RunnerState.RESTARTING
+            self._settled.clear()
 
     async def _keep(self, process: RunnerProcess) -> None:
         """Starts it again whenever it ends."""
-        reason, has_answered = await process.ended, process.has_answered
+        reason, has_answered = await asyncio.shield(process.ended), process.has_answered
         self.lines = list(process.output.lines)
         while True:
             pause_s = self._down(reason, self._restarts.ended(time.monotonic(), has_answered=has_answered))
@@ -97,11 +105,10 @@ class SupervisedRunner:
                 continue
             self._restarts.started()
             self._run(process)
-            reason, has_answered = await process.ended, process.has_answered
+            reason, has_answered = await asyncio.shield(process.ended), process.has_answered
             self.lines = list(process.output.lines)
 
     def _down(self, reason: str, pause_s: float | None) -> float | None:
-        self.process = None
         self.reason = reason
         self._wanted.clear()
         if pause_s is None:
@@ -109,8 +116,6 @@ class SupervisedRunner:
             self._settled.set()
             print(f"{self._title}: given up, because {reason}", file=sys.stderr, flush=True)
         else:
-            self.state = RunnerState.RESTARTING
-            self._settled.clear()
             print(f"{self._title}: starting it again in {pause_s:.1f} s, because {reason}", file=sys.stderr, flush=True)
         return pause_s
 
