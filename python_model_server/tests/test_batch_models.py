@@ -22,10 +22,12 @@ from idunno_model_server import execution as execution_module
 from idunno_model_server.api import BatchModel, Model, Parameter, RowError, Runner, SetupContext
 from idunno_model_server.artefact_store import ArtefactStore
 from idunno_model_server.devices import resolve_device
+from idunno_model_server.environments import Environments
 from idunno_model_server.errors import MemoryShortageError, ModelFailure, ModelLoadError
 from idunno_model_server.execution import RECOVERY_BATCHES, BatchSize, Execution, open_model
 from idunno_model_server.inference_pool import InferencePool
 from idunno_model_server.outputs import encode_json
+from idunno_model_server.packages import Packages
 from idunno_model_server.process_memory import available_bytes
 from idunno_model_server.repository import Repository
 from idunno_model_server.runners.host import RunnerHost
@@ -576,7 +578,8 @@ class Cyclic(Batches):
 def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> None:
     async def replaced_and_unloaded() -> None:
         store, host = ArtefactStore(tmp_path / "work", 1000), RunnerHost(RunnerLimits(1), Families())
-        repository = Repository({"batches": Cyclic()}, {}, store, InferencePool(1, 1), host)
+        further = Packages(None), Environments(tmp_path / "environments")
+        repository = Repository({"batches": Cyclic()}, {}, store, InferencePool(1, 1), host, *further)
         artefact = train_model(Cyclic(), tmp_path).artefact
         left: list[weakref.ref[Any]] = []
         for version in ("00000001", "00000002"):

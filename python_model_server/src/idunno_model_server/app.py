@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 from . import __version__, open_inference
 from .artefact_store import ArtefactStore, check_version
 from .dialect import ReadOptions
+from .environments import Environments
 from .errors import ApiError, ModelFailure, ParameterError, RunnerError, RunnerNotReadyError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
 from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
@@ -77,8 +78,8 @@ class Server:
         families = Families()
         families.begin()
         host = RunnerHost(RunnerLimits(limits.threads), families)
-        packages = Packages(packages_dir)
-        self.repository = Repository(predefined, found.models, store, self.pool, host, packages)
+        packages, environments = Packages(packages_dir), Environments(work_dir / "environments")
+        self.repository = Repository(predefined, found.models, store, self.pool, host, packages, environments)
         self.training = TrainingTasks(work_dir, models_dir, families)
 
     # --- health and metadata ---

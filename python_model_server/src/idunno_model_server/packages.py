@@ -41,12 +41,10 @@ class Packages:
         self._folder = folder
 
     def folder(self, version: str) -> Path:
-        """The folder of a package whose requirements are met. Raises PackageError with the reason."""
+        """The folder of a package. Raises PackageError if there are none."""
         if self._folder is None:
             raise PackageError("this server loads no packages: it was started without --packages-dir")
-        folder = self._folder / version
-        require_requirements(folder)
-        return folder
+        return self._folder / version
 
 
 def require_requirements(folder: Path) -> None:
@@ -58,8 +56,8 @@ def require_requirements(folder: Path) -> None:
         unmet = unmet_requirement(requirements.read_text(errors="replace"))
         if unmet:
             raise PackageError(
-                f"{REQUIREMENTS}: {unmet}. Packages cannot bring requirements of their own yet: "
-                "install them in the model server's environment on every member"
+                f"{REQUIREMENTS}: {unmet}. The package was added without an environment of its own: add it without "
+                "--no-environment, or install this beside the model server on every member"
             )
 
 

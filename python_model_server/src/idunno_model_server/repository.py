@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from .artefact_store import ArtefactStore, check_version
+from .environments import Environments
 from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError
 from .execution import open_model
 from .failures import RecentFailures
 from .inference_pool import InferencePool
 from .models import Model
 from .models.description import ModelDescription
-from .packages import Packages
+from .packages import FILES, Packages, require_requirements
 from .runners.host import RunnerHost
 from .runners.supervised_runner import START_ERRORS, SupervisedRunner
 from .serving import InServer, Serving
@@ -54,6 +55,8 @@ class LoadedModel:
     about: ModelDescription
     version: str
     serving: Serving
+    environment: str | None = None
+    """The key of its environment, if its package brings one."""
 
 
 @dataclass
@@ -130,16 +133,18 @@ class Repository:
         store: ArtefactStore,
         pool: InferencePool,
         host: RunnerHost,
-        packages: Packages | None = None,
+        packages: Packages,
+        environments: Environments,
     ) -> None:
         self.entries = {
             name: ModelEntry(name, ModelDescription.of(model), model, name in predefined)
             for name, model in {**predefined, **users}.items()
         }
         self.store = store
-        self.packages = packages or Packages(None)
+        self.packages = packages
         self._pool = pool
         self._host = host
+        self._environments = environments
         self._loads: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._one_load_here = asyncio.Lock()
 
@@ -181,15 +186,15 @@ class Repository:
                     return entry
                 entry.loading = True
                 entry.reason = f"loading version {version}"
-                about, serving = await self._open(entry, version)
+                loaded = await self._open(entry, version)
             except START_ERRORS as error:
                 self._forget_unused(entry)
                 raise _refused(entry, version, error) from None
             finally:
                 entry.loading = False
             others = [] if beside else list(entry.versions)
-            entry.versions[version] = LoadedModel(entry, about, version, serving)
-            entry.about = about if entry.model is None else entry.about
+            entry.versions[version] = loaded
+            entry.about = loaded.about if entry.model is None else entry.about
             entry.reason = ""
             await self._drop(entry, others)
             return entry
@@ -212,31 +217,43 @@ class Repository:
             raise ApiError(404, f"model {name} has no version {version} here: PUT it first")
         return version
 
-    async def _open(self, entry: ModelEntry, version: str) -> tuple[ModelDescription, Serving]:
+    async def _open(self, entry: ModelEntry, version: str) -> LoadedModel:
         """Raises START_ERRORS."""
         model = entry.model
         if model is not None and entry.is_predefined:
             async with self._one_load_here:
                 execution = await asyncio.to_thread(open_model, model, self.store.path(model, version))
-                return ModelDescription.of(model), InServer(execution, self._pool)
-        runner = self._runner(entry.name, model, version)
-        return await runner.open(), runner
+                serving = InServer(execution, self._pool)
+                return LoadedModel(entry, ModelDescription.of(model), version, serving)
+        runner, environment = await self._runner(entry.name, model, version)
+        return LoadedModel(entry, await runner.open(), version, runner, environment)
 
-    def _runner(self, name: str, model: Model | None, version: str) -> SupervisedRunner:
-        """Raises PackageError."""
-        source = {"name": name}
-        if model is None:
-            source["package"] = str(self.packages.folder(version))
-        else:
+    async def _runner(self, name: str, model: Model | None, version: str) -> tuple[SupervisedRunner, str | None]:
+        """A runner that is not started yet, and the key of its environment. Raises PackageError."""
+        source, python, key = {"name": name}, Path(sys.executable), None
+        if model is not None:
             source |= {"file": inspect.getfile(type(model)), "artefact": str(self.store.path(model, version))}
-        return SupervisedRunner(self._host, f"model {name} version {version[:12]}", Path(sys.executable), source)
+        else:
+            folder = self.packages.folder(version)
+            source["package"] = str(folder)
+            key = await asyncio.to_thread(self._environments.key, folder / FILES)
+            if key is None:
+                require_requirements(folder)
+            else:
+                python = await self._environments.python(key, folder / FILES, self._environments_in_use())
+        return SupervisedRunner(self._host, f"model {name} version {version[:12]}", python, source), key
+
+    def _environments_in_use(self) -> set[str]:
+        loaded = (loaded for entry in self.entries.values() for loaded in entry.versions.values())
+        return {version.environment for version in loaded if version.environment}
 
     async def check_package(self, name: str, version: str) -> None:
         """Raises ApiError 400 if a package is no model."""
         if not NAME.fullmatch(name):
             raise ApiError(400, f"{name!r} cannot be the name of a model")
         try:
-            await self._runner(name, None, check_version(version)).check()
+            runner, _ = await self._runner(name, None, check_version(version))
+            await runner.check()
         except START_ERRORS as error:
             raise ApiError(400, str(error)) from None
 

@@ -26,6 +26,12 @@ pub enum ServerError {
     Status { status: u16, message: String },
     #[error("the model server serves version {served} of the model instead of {expected}")]
     WrongVersion { served: String, expected: String },
+    /// The process that runs the model ended with these inputs. The server and other models go on.
+    #[error("{message}")]
+    RunnerEnded { message: String },
+    /// That process is being started again: the inputs were not tried.
+    #[error("{message}")]
+    RunnerNotReady { message: String },
 }
 
 impl ServerError {
@@ -39,6 +45,7 @@ impl ServerError {
             Self::Status { status: 408, .. } => FaultKind::Inference,
             Self::Unreachable { .. }
             | Self::WrongVersion { .. }
+            | Self::RunnerNotReady { .. }
             | Self::Status { status: ..500 | 502..=504, .. } => FaultKind::Worker,
             _ => FaultKind::Inference,
         }
@@ -56,7 +63,13 @@ impl ServerError {
 
     /// Whether the server, rather than the request, is the likely cause.
     pub fn is_server_failure(&self) -> bool {
-        !matches!(self, Self::AnswerTooLong { .. } | Self::Status { .. } | Self::WrongVersion { .. })
+        !self.is_runner_down()
+            && !matches!(self, Self::AnswerTooLong { .. } | Self::Status { .. } | Self::WrongVersion { .. })
+    }
+
+    /// Whether the process of this one model does not run now.
+    pub fn is_runner_down(&self) -> bool {
+        matches!(self, Self::RunnerEnded { .. } | Self::RunnerNotReady { .. })
     }
 
     /// Whether the server turns away whatever it is asked, until its operator or time changes that. 503 is not among them:
@@ -84,15 +97,23 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// The message in the body of an error response.
-pub(super) fn error_message(body: &[u8]) -> String {
+/// The error that a response with an error status stands for.
+pub(super) fn status_error(status: u16, body: &[u8]) -> ServerError {
     #[derive(Deserialize)]
     struct Message {
         error: String,
+        /// What the process of the model did: a server of ours says so.
+        #[serde(default)]
+        runner: Option<String>,
     }
-    match serde_json::from_slice::<Message>(body) {
-        Ok(message) => shorten(&message.error),
-        Err(_) => shorten(&String::from_utf8_lossy(body)),
+    let Ok(Message { error, runner }) = serde_json::from_slice(body) else {
+        return ServerError::Status { status, message: shorten(&String::from_utf8_lossy(body)) };
+    };
+    let message = shorten(&error);
+    match runner.as_deref() {
+        Some("ended") => ServerError::RunnerEnded { message },
+        Some("restarting") => ServerError::RunnerNotReady { message },
+        _ => ServerError::Status { status, message },
     }
 }
 
@@ -132,6 +153,16 @@ mod tests {
             (507, FaultKind::Inference, true),
         ] {
             assert_eq!((status(code).fault(), status(code).splits()), (kind, splits), "{code}");
+        }
+        let said = |runner| status_error(500, format!("{{\"error\":\"e\",\"runner\":{runner}}}").as_bytes());
+        for (error, kind) in
+            [(said("\"ended\""), FaultKind::Inference), (said("\"restarting\""), FaultKind::Worker)]
+        {
+            assert!(error.is_runner_down() && !error.is_server_failure() && !error.splits(), "{error:?}");
+            assert_eq!((error.fault(), error.to_string().as_str()), (kind, "e"));
+        }
+        for other in ["null", "\"dancing\""] {
+            assert_eq!(said(other), ServerError::Status { status: 500, message: "e".to_owned() });
         }
         let long = ServerError::AnswerTooLong { limit: 1 };
         assert!(long.splits() && long.is_too_large() && !long.is_server_failure());

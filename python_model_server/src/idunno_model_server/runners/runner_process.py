@@ -91,7 +91,7 @@ class RunnerProcess:
                 stderr=output_write,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**os.environ, MARK: mark, "PYTHONUNBUFFERED": "1"},
+                env={**_environment(python), MARK: mark, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
@@ -242,6 +242,15 @@ class RunnerProcess:
             if not waiting.done():
                 waiting.set_exception(RunnerError(whole))
         self._opened.exception()  # it may be that nobody asks
+
+
+def _environment(python: Path) -> dict[str, str]:
+    """The variables for a runner. Another Python's must not lead it to other packages."""
+    variables = dict(os.environ)
+    if python != Path(sys.executable):
+        for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+            variables.pop(name, None)
+    return variables
 
 
 def _why(code: int) -> str:

@@ -84,6 +84,7 @@ class SupervisedRunner:
     def _stopped(self, process: RunnerProcess) -> None:
         if self.process is process:
             self.process = None
+            self.reason = process.ended.result()
             self.state = RunnerState.RESTARTING
             self._settled.clear()
 

@@ -144,7 +144,7 @@ def onnx_model(name: str, files: Path, entry: str, settings: Mapping[str, Any]) 
     try:
         import onnxruntime  # noqa: F401
     except ImportError:
-        raise ModelFileError("onnxruntime is not installed in the model server's environment") from None
+        raise ModelFileError("onnxruntime is not installed in the model's environment") from None
     if (files / entry).stat().st_size == 0:
         raise ModelFileError("it is empty")
     attributes = {
