@@ -200,6 +200,13 @@ def test_requirements_are_locked_and_their_wheels_fetched(tmp_path: Path, monkey
         assert empty["packages"] == 0
 
 
+def test_a_requirements_file_may_say_where_its_wheels_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "toy-1-py3-none-any.whl").write_bytes(toy_wheel("1"))
+    text = "--no-index  # nowhere else\n--find-links wheels\ntoy\n"
+    assert lock(text, tmp_path / "out", index="http://127.0.0.1:9", monkeypatch=monkeypatch)["packages"] == 1
+
+
 def test_the_tool_says_why_it_failed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "idunno_model_server.lock_environment", str(tmp_path / "gone.txt"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from .errors import FetchDataError
 from .package_index import PYPI, read_pip_settings
 
 REASON_CHARACTERS_MAX = 2000
+INDEX_OPTIONS = ("-i ", "--index-url", "--extra-index-url", "-f ", "--find-links", "--no-index")
 
 
 class LockError(Exception):
@@ -35,14 +37,17 @@ def lock_environment(requirements: Path, out: Path) -> dict[str, Any]:
     if uv is None:
         raise LockError(f"uv is not installed for {sys.executable}: it comes with idunno-model-server")
     out.mkdir(parents=True, exist_ok=True)
-    lock, wheels = out / LOCK, out / WHEELS
     compile_ = [uv, "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]
     only_wheels = ["--only-binary", ":all:"]
-    _run([*compile_, *only_wheels, *_indexes(), "--python", sys.executable, str(requirements), "-o", str(lock)])
+    folder, out = requirements.resolve().parent, out.resolve()
+    lock, wheels = out / LOCK, out / WHEELS
+    words = ["--python", sys.executable, requirements.name, "--output-file", str(lock)]
+    _run([*compile_, *only_wheels, *_indexes(), *words], folder)
     wheels.mkdir(exist_ok=True)
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     if lock.read_text().strip():
-        _run([*download, *only_wheels, "--requirement", str(lock), "--dest", str(wheels)])
+        words = ["--requirement", str(lock), "--dest", str(wheels)]
+        _run([*download, *only_wheels, *_index_options(requirements), *words], folder)
     (out / DESCRIPTION).write_text(json.dumps(interpreter(), sort_keys=True) + "\n")
     found = list(wheels.iterdir())
     return {"packages": len(found), "bytes": sum(wheel.stat().st_size for wheel in found)}
@@ -64,8 +69,18 @@ def _indexes() -> list[str]:
     return words + [word for index in more for word in ("--index", index)]
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
+def _index_options(requirements: Path) -> list[str]:
+    """Where the file itself says that packages are: the lock has no such lines."""
+    lines = requirements.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [
+        word for line in lines if line.strip().startswith(INDEX_OPTIONS) for word in shlex.split(line, comments=True)
+    ]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Runs a tool in the folder of the requirements, to which their paths are relative."""
+    none = subprocess.DEVNULL
+    done = subprocess.run(command, cwd=folder, stdin=none, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip())[-REASON_CHARACTERS_MAX:]
         raise LockError(reason or f"{command[0]} ended with status {done.returncode}")

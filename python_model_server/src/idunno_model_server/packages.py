@@ -22,6 +22,10 @@ from .runtimes import RUNTIMES
 MANIFEST = "manifest.json"
 FILES = "files"
 REQUIREMENTS = "requirements.txt"
+NO_ENVIRONMENT = (
+    "The package was added without an environment of its own: add it without --no-environment, or install this beside "
+    "the model server on every member"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Packages:
         return self._folder / version
 
 
-def require_requirements(folder: Path) -> None:
+def require_requirements(folder: Path, advice: str = NO_ENVIRONMENT) -> None:
     """Raises PackageError if something that a package requires is not installed in this environment."""
     from .requirements import unmet_requirement  # not in runners, whose environments may lack what it imports
 
@@ -55,10 +59,7 @@ def require_requirements(folder: Path) -> None:
     if requirements.is_file():
         unmet = unmet_requirement(requirements.read_text(errors="replace"))
         if unmet:
-            raise PackageError(
-                f"{REQUIREMENTS}: {unmet}. The package was added without an environment of its own: add it without "
-                "--no-environment, or install this beside the model server on every member"
-            )
+            raise PackageError(f"{REQUIREMENTS}: {unmet}. {advice}")
 
 
 def open_package(folder: Path, name: str) -> OpenedPackage:

@@ -26,7 +26,7 @@ from .user_code import row_reason
 
 def try_package(folder: Path, name: str, files: list[Path]) -> dict[str, Any]:
     """Raises PackageError, ModelLoadError, MemoryShortageError, ModelFailure, and OSError for an input."""
-    require_requirements(folder)
+    require_requirements(folder, f"To try the model here, install this for {sys.executable}")
     package = open_package(folder, name)
     start = time.perf_counter()
     execution = open_model(package.model, package.manifest)

@@ -106,6 +106,19 @@ fn what_is_no_package_is_refused_and_the_error_names_it() {
 }
 
 #[test]
+fn an_environment_is_added_beside_the_files() {
+    let mut package = opened(&[("model.py", ""), ("lib/requirements.txt", "")]).unwrap();
+    assert!(package.requirements().is_none(), "only the one at the top counts");
+    package = opened(&[("model.py", ""), ("requirements.txt", "toy==1")]).unwrap();
+    assert!(package.requirements().is_some());
+    let environment = folder(&[("requirements.lock", "toy==1"), ("wheels/toy-1-py3-none-any.whl", "x")]);
+    package.add_environment(environment.path()).unwrap();
+    let names: Vec<&str> = package.files.keys().map(FileName::as_str).collect();
+    let added = [".environment/requirements.lock", ".environment/wheels/toy-1-py3-none-any.whl"];
+    assert_eq!(names, [&added[..], &["model.py", "requirements.txt"]].concat());
+}
+
+#[test]
 fn special_files_and_loops_are_refused() {
     let folder = folder(&[("model.py", "")]);
     let pipe = folder.path().join("pipe");

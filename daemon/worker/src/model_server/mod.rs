@@ -259,7 +259,7 @@ impl ModelServerClient {
     /// reason.
     pub async fn check_package(&self, model: &ModelName, version: &Digest) -> Result<(), ServerError> {
         let call = self.post(&format!("/idunno/models/{model}/packages/{version}/check"));
-        self.send(call, TRANSFER_TIMEOUT).await.map(drop)
+        self.send(call, LOAD_TIMEOUT).await.map(drop)
     }
 
     async fn load(

@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,10 @@ from ..packages import open_package
 from ..user_code import model_failure
 from ..user_models import open_user_model
 from .carried_errors import CARRIED, error_as_json
-from .frames import READ_AHEAD_BYTES, Frame, read_frame, write_frame
+from .frames import Frame, receive_frame, send_frame
 
 OOM_SCORE = 500
 """Of 1,000: when memory runs out, the kernel ends a runner rather than the member."""
-REQUEST_BYTES_MAX = 1 << 40
-"""The server bounds its requests itself."""
 
 
 def main(descriptor: int, parent: int, threads: int) -> None:
@@ -48,20 +47,26 @@ def main(descriptor: int, parent: int, threads: int) -> None:
 
 
 async def _serve(connection: socket.socket, threads: int) -> None:
-    reader, writer = await asyncio.open_connection(sock=connection, limit=READ_AHEAD_BYTES)
-    child = _Child(writer, threads)
-    while (frame := await read_frame(reader, REQUEST_BYTES_MAX)) is not None:
-        if frame.head["do"] == "end":
-            return
-        child.handle(frame)
-    os._exit(EXIT_PARENT_DIED)  # whatever the model's threads do
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    child = _Child(connection, threads)
+
+    def receive() -> None:
+        while (frame := receive_frame(connection)) is not None:
+            if frame.head["do"] == "end":
+                loop.call_soon_threadsafe(ended.set)
+                return
+            loop.call_soon_threadsafe(child.handle, frame)
+        os._exit(EXIT_PARENT_DIED)  # whatever the model's threads do
+
+    threading.Thread(target=receive, name="receive", daemon=True).start()
+    await ended.wait()
 
 
 class _Child:
-    """What the event loop owns."""
+    """What the event loop owns. It sends answers itself: the server reads them at once."""
 
-    def __init__(self, writer: asyncio.StreamWriter, threads: int) -> None:
-        self._writer = writer
+    def __init__(self, connection: socket.socket, threads: int) -> None:
+        self._connection = connection
         self._pool = InferencePool(threads, requests_max=0)
         self._execution: Execution | None = None
         self._queues: dict[int, RowQueue] = {}
@@ -85,13 +90,12 @@ class _Child:
         try:
             model, execution = await asyncio.to_thread(_open, source)
         except CARRIED as error:
-            write_frame(self._writer, {"do": "refused", "error": error_as_json(error)})
+            send_frame(self._connection, {"do": "refused", "error": error_as_json(error)})
         else:
             self._execution = execution
-            write_frame(self._writer, {"do": "opened", "model": ModelDescription.of(model).as_json()})
-        await self._writer.drain()
+            send_frame(self._connection, {"do": "opened", "model": ModelDescription.of(model).as_json()})
 
-    async def _infer(self, number: int, parameters: dict[str, Any] | None, body: bytes) -> None:
+    async def _infer(self, number: int, parameters: dict[str, Any] | None, body: bytes | bytearray) -> None:
         try:
             execution = self._execution
             if execution is None:
@@ -103,14 +107,13 @@ class _Child:
             outputs, errors = (join_rows(rows) for rows in result.tensors().tensors.values())
         except BaseException as error:
             failure = model_failure(error, None)
-            write_frame(self._writer, {"do": "failed", "id": number, "error": error_as_json(failure)})
+            send_frame(self._connection, {"do": "failed", "id": number, "error": error_as_json(failure)})
         else:
             times = {"queue_ns": result.times.queue_ns, "compute_ns": result.times.compute_ns}
             head = {"do": "answered", "id": number, "times": times, "output_bytes": len(outputs)}
-            write_frame(self._writer, head, (outputs, errors))
+            send_frame(self._connection, head, (outputs, errors))
         finally:
             self._queues.pop(number, None)
-        await self._writer.drain()
 
 
 def _open(source: dict[str, Any]) -> tuple[Model, Execution | None]:

@@ -274,4 +274,4 @@ def _answers(frame: Frame, rows: int) -> TensorAnswers:
         raise RunnerError(f"its answer cannot be read: {error}") from None
     if not 0 <= length <= len(frame.body):
         raise RunnerError(f"its answer to {rows} rows is cut off")
-    return TensorAnswers({"output": frame.body[:length], "error": frame.body[length:]}, times)
+    return TensorAnswers({"output": bytes(frame.body[:length]), "error": bytes(frame.body[length:])}, times)
