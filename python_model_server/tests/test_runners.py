@@ -255,7 +255,10 @@ def test_code_that_leaves_when_it_is_imported_is_no_model(served: tuple[ModelSer
     for answer in (load(server, "gone", version), server.client.post(f"/idunno/models/gone/packages/{version}/check")):
         assert answer.status_code == 400
         assert "exited with status 3; its last lines: bye" in answer.json()["error"]
-    assert server.client.get("/v2/models/gone").status_code == 404
+    assert server.client.get("/v2/models/gone").status_code == 503, "it can be asked why"
+    (failure,) = server.client.get("/idunno/models/gone/failures").json()["failures"]
+    assert (failure["version"], failure["rows"]) == (version, 0)
+    assert "bye" in failure["reason"]
     assert server.process.poll() is None
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from .artefact_store import ArtefactStore, check_version
 from .environments import Environments
-from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError
+from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError, RunnerError
 from .execution import open_model
 from .failures import RecentFailures
 from .inference_pool import InferencePool
@@ -188,7 +188,8 @@ class Repository:
                 entry.reason = f"loading version {version}"
                 loaded = await self._open(entry, version)
             except START_ERRORS as error:
-                self._forget_unused(entry)
+                if isinstance(error, PackageError):
+                    self._forget_unused(entry)
                 raise _refused(entry, version, error) from None
             finally:
                 entry.loading = False
@@ -295,6 +296,8 @@ def _collect_and_freeze() -> None:
 
 def _refused(entry: ModelEntry, version: str, error: Exception) -> ApiError:
     traceback = None
+    if isinstance(error, RunnerError):
+        entry.failures.add(entry.name, version, ModelFailure(str(error)), rows=0)
     if isinstance(error, ModelFailure):
         traceback = error.traceback
         entry.failures.add(entry.name, version, error, rows=0)

@@ -86,7 +86,7 @@ impl WorkerTask {
         let running = self.leases.leases().into_iter().find(|lease| {
             self.leases.phase(lease) == Some(LeasePhase::Running) && orders.cancelled.contains(lease)
         });
-        let hanging = running.and(self.running_version.clone());
+        let hanging = running.and_then(|_| self.running_version.clone());
         let cancelled = self.leases.end(orders.cancelled);
         for lease in &cancelled {
             debug!(%lease, "a lease is cancelled");

@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ OOM_SCORE = 500
 
 def main(descriptor: int, parent: int, threads: int) -> None:
     faulthandler.enable(all_threads=False)  # the line that crashed is among the last lines of output
-    signal_at_parent_death(signal.SIGKILL)
+    if sys.platform == "linux":
+        signal_at_parent_death(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(EXIT_PARENT_DIED)
     with contextlib.suppress(OSError):  # it was raised higher already

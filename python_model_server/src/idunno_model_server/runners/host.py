@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 from .process_family import Families, process_table
@@ -39,10 +40,13 @@ class RunnerHost:
             await asyncio.sleep(LOOK_S)
             if not self._living:
                 continue
-            table = await asyncio.to_thread(process_table)
-            for process in list(self._living):
-                process.look(table)
-            self._families.sweep(table)
+            try:
+                table = await asyncio.to_thread(process_table)
+                for process in list(self._living):
+                    process.look(table)
+                self._families.sweep(table)
+            except Exception as error:  # of this look: the next one may succeed
+                print(f"cannot look at the runners: {error!r}", file=sys.stderr, flush=True)
 
     async def close(self) -> None:
         """Ends all that still run."""

@@ -77,8 +77,11 @@ class RunnerProcess:
     @classmethod
     async def start(cls, title: str, python: Path, limits: RunnerLimits) -> RunnerProcess:
         """Raises RunnerError if no process can be started."""
-        ours, theirs = socket.socketpair()
-        output_read, output_write = os.pipe()
+        try:
+            ours, theirs = socket.socketpair()
+            output_read, output_write = os.pipe()
+        except OSError as error:
+            raise RunnerError(f"cannot start a process: {error}") from None
         mark = secrets.token_hex(8)
         words = [str(START), str(theirs.fileno()), str(os.getpid()), str(limits.threads)]
         try:
