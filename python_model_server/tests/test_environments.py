@@ -20,6 +20,7 @@ from wire import outputs
 
 from idunno_model_server.environments import DESCRIPTION, FOLDER, KEPT_UNUSED, LOCK, STAMP, Environments, interpreter
 from idunno_model_server.lock_environment import LockError, lock_environment
+from idunno_model_server.runners.process_family import Families
 
 CODE = """
 import importlib.metadata, os
@@ -143,7 +144,7 @@ def run(test: Callable[[], Any]) -> None:
 def test_an_interrupted_build_is_made_again(tmp_path: Path) -> None:
     files = tmp_path / "files"
     write_environment(files, "1")
-    environments = Environments(tmp_path / "environments")
+    environments = Environments(tmp_path / "environments", Families())
     key = environments.key(files)
     assert key is not None
     (tmp_path / "environments" / key / "bin").mkdir(parents=True)
@@ -166,12 +167,12 @@ def test_the_environments_used_longest_ago_are_collected(tmp_path: Path) -> None
         os.utime(folder / STAMP, (1_000_000 - age, 1_000_000 - age))
     (root / "half").mkdir()
     in_use = f"{KEPT_UNUSED + 3:032x}"
-    Environments(root).collect({in_use})
+    Environments(root, Families()).collect({in_use})
     assert {folder.name for folder in root.iterdir()} == {in_use, *(f"{age:032x}" for age in range(KEPT_UNUSED))}
 
 
 def test_packages_without_requirements_have_no_environment(tmp_path: Path) -> None:
-    assert Environments(tmp_path).key(tmp_path) is None
+    assert Environments(tmp_path, Families()).key(tmp_path) is None
 
 
 def lock(requirements: str, out: Path, *, index: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from idunno_model_server.errors import ModelFailure, ModelLoadError, RunnerError
 from idunno_model_server.open_inference import parse_infer
 from idunno_model_server.runners.host import RunnerHost
 from idunno_model_server.runners.output_tail import LINES_MAX, OutputTail
-from idunno_model_server.runners.process_family import Families
+from idunno_model_server.runners.process_family import Families, family_process
 from idunno_model_server.runners.restarts import FAILURES_MAX, PAUSE_S_MAX, WINDOW_S, Restarts
 from idunno_model_server.runners.runner_process import RunnerLimits
 from idunno_model_server.runners.supervised_runner import SupervisedRunner
@@ -74,6 +74,9 @@ class Odd(BatchModel):
                 time.sleep(0.05)
         if words[0] == "children":
             return [start_children()]
+        if words[0] == "escape":
+            shell = ["sh", "-c", "env -i setsid sleep 600 < /dev/null > /dev/null 2>&1 & echo $!"]
+            return [int(subprocess.run(shell, stdout=subprocess.PIPE, text=True, check=True).stdout)]
         if words[0] == "children-then-exit":
             with open(words[1], "w") as file:
                 file.write(" ".join(map(str, start_children())))
@@ -214,6 +217,30 @@ def test_what_a_runner_started_dies_with_it(odd: Odd, tmp_path: Path) -> None:
     odd.server.client.post(f"/idunno/models/odd/versions/{odd.version}/restart", json={})
     assert not [pid for pid in pids if is_running(pid)]
     odd.until_running()
+
+
+def test_an_orphan_that_hides_is_ended_while_others_live(odd: Odd) -> None:
+    pids = odd.answer("children")
+    hidden = odd.answer("escape")
+    wait_until(lambda: not Path(f"/proc/{hidden}").exists(), "the one without a mark to be ended and reaped", 10)
+    assert all(map(is_running, pids)), "the others belong to a model that is loaded"
+
+
+def test_what_the_server_itself_starts_is_no_orphan(tmp_path: Path) -> None:
+    async def test() -> None:
+        families = Families()
+        host = RunnerHost(RunnerLimits(1), families)
+        process = await host.start("model mine", Path(sys.executable))
+        async with family_process(families, "sleep", "2.5", env=os.environ) as slow:
+            assert await slow.wait() == 0
+        assert not process.ended.done()
+        async with family_process(families, "sleep", "600", env=os.environ) as stuck:
+            pass
+        assert stuck.returncode == -signal.SIGKILL
+        await process.kill("the end")
+        await host.close()
+
+    run(test)
 
 
 def test_what_is_printed_is_kept_and_bounded(odd: Odd) -> None:

@@ -76,9 +76,8 @@ class Server:
         store = ArtefactStore(work_dir, limits.artefact_bytes_max)
         self.pool = InferencePool(limits.threads, limits.requests_max)
         families = Families()
-        families.begin()
         host = RunnerHost(RunnerLimits(limits.threads), families)
-        packages, environments = Packages(packages_dir), Environments(work_dir / "environments")
+        packages, environments = Packages(packages_dir), Environments(work_dir / "environments", families)
         self.repository = Repository(predefined, found.models, store, self.pool, host, packages, environments)
         self.training = TrainingTasks(work_dir, models_dir, families)
 

@@ -24,6 +24,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .errors import PackageError
+from .runners.process_family import Families, family_process
 
 FOLDER = ".environment"
 LOCK = "requirements.lock"
@@ -47,8 +48,9 @@ def interpreter() -> dict[str, str]:
 class Environments:
     """The environments of one server. Owned by the event loop."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, families: Families) -> None:
         self._root = root
+        self._families = families
         self._builds: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def key(self, files: Path) -> str | None:
@@ -89,9 +91,9 @@ class Environments:
         cache = folder.with_suffix(".cache")  # on the same file system, so that files are links to it
         base = ["--cache-dir", str(cache), "--offline", "--no-config", "--quiet"]
         try:
-            await _uv("venv", *base, "--no-project", "--python", sys.executable, str(folder))
+            await self._uv("venv", *base, "--no-project", "--python", sys.executable, str(folder))
             wheels = ["--no-index", "--find-links", str(source / WHEELS), "--require-hashes", "--no-build"]
-            await _uv("pip", "sync", *base, "--python", python, *wheels, str(source / LOCK))
+            await self._uv("pip", "sync", *base, "--python", python, *wheels, str(source / LOCK))
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise
@@ -110,6 +112,24 @@ class Environments:
                 f"its environment needs about {needed >> 20} MiB, and {self._root} has {free >> 20} MiB free"
             )
 
+    async def _uv(self, *words: str) -> None:
+        """Raises PackageError with what uv says."""
+        program = find_uv()
+        if program is None:
+            raise PackageError("its environment cannot be made: uv is not installed beside the model server")
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PYTHON"))}
+        variables["UV_PYTHON_DOWNLOADS"] = "never"
+        options = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.PIPE}
+        async with family_process(self._families, program, *words, env=variables, **options) as process:
+            try:
+                async with asyncio.timeout(BUILD_S_MAX):
+                    _, said = await process.communicate()
+            except TimeoutError:
+                raise PackageError(f"its environment was not made within {BUILD_S_MAX:.0f} s") from None
+        if process.returncode:
+            reason = " ".join(said.decode(errors="replace").split())[-REASON_CHARACTERS_MAX:]
+            raise PackageError(f"its environment cannot be made: {reason}")
+
     def collect(self, in_use: Collection[str]) -> None:
         """Deletes the environments that were used longest ago, but for those in use and KEPT_UNUSED more."""
         unused = []
@@ -120,34 +140,6 @@ class Environments:
             unused.append((stamp.stat().st_mtime_ns if stamp.exists() else 0, folder))
         for _, folder in sorted(unused, reverse=True)[KEPT_UNUSED:]:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _uv(*words: str) -> None:
-    """Raises PackageError with what uv says."""
-    program = find_uv()
-    if program is None:
-        raise PackageError("its environment cannot be made: uv is not installed beside the model server")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PYTHON"))}
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={**environment, "UV_PYTHON_DOWNLOADS": "never"},
-    )
-    try:
-        async with asyncio.timeout(BUILD_S_MAX):
-            _, said = await process.communicate()
-    except TimeoutError:
-        raise PackageError(f"its environment was not made within {BUILD_S_MAX:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        reason = " ".join(said.decode(errors="replace").split())[-REASON_CHARACTERS_MAX:]
-        raise PackageError(f"its environment cannot be made: {reason}")
 
 
 def find_uv() -> str | None:

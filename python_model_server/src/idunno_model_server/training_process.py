@@ -17,7 +17,6 @@ import asyncio
 import inspect
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +30,7 @@ from .dialect import AS_FOUND, ReadOptions
 from .errors import DatasetError, MissingPackageError, TrainingError
 from .models import Model, registry
 from .os_process import die_with_parent, one_thread_per_library
-from .runners.process_family import MARK, Families, Family
+from .runners.process_family import Families, family_process
 from .training_data import Dataset
 from .training_run import Progress, TrainingResult, train_model
 from .user_code import model_failure
@@ -73,41 +72,23 @@ async def train_in_process(
 ) -> TrainingResult:
     """Runs a training to completion. Its process and all that this started have ended then, also if it is cancelled.
     Raises TrainingError."""
-    mark = secrets.token_hex(8)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        __name__,
-        *request.arguments(),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        limit=LINE_BYTES_MAX,
-        # The order of sets and of dicts with string keys must not differ between runs.
-        env={**os.environ, "PYTHONHASHSEED": "0", MARK: mark},
-        start_new_session=True,
-    )
-    family = Family(process.pid, mark)
-    families.add(family)
-    if process.stdout is None:
-        raise TrainingError("the training process has no standard output")
-    try:
-        async with asyncio.timeout(TRAINING_S_MAX):
-            outcome = await _read_outcome(process.stdout, on_progress)
-            await process.wait()
-    except TimeoutError:
-        raise TrainingError(f"training took longer than {TRAINING_S_MAX} s") from None
-    finally:
-        await asyncio.shield(_end(process, family, families))
+    words = [sys.executable, "-m", __name__, *request.arguments()]
+    # The order of sets and of dicts with string keys must not differ between runs.
+    variables = {**os.environ, "PYTHONHASHSEED": "0"}
+    options: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "limit": LINE_BYTES_MAX}
+    async with family_process(families, *words, env=variables, **options) as process:
+        if process.stdout is None:
+            raise TrainingError("the training process has no standard output")
+        try:
+            async with asyncio.timeout(TRAINING_S_MAX):
+                outcome = await _read_outcome(process.stdout, on_progress)
+                await process.wait()
+        except TimeoutError:
+            raise TrainingError(f"training took longer than {TRAINING_S_MAX} s") from None
     trained = outcome.get("trained")
     if trained is None:
         raise TrainingError(outcome.get("failed") or f"the training process exited with code {process.returncode}")
     return TrainingResult(request.out_dir / trained["artefact"], trained["metrics"])
-
-
-async def _end(process: asyncio.subprocess.Process, family: Family, families: Families) -> None:
-    await asyncio.to_thread(family.kill)
-    await process.wait()
-    families.discard(family)
 
 
 async def _read_outcome(lines: AsyncIterator[bytes], on_progress: Callable[[Progress], None]) -> dict[str, Any]:

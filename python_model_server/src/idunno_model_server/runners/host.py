@@ -42,8 +42,9 @@ class RunnerHost:
                 continue
             try:
                 table = await asyncio.to_thread(process_table)
+                leaders = self._families.leaders()
                 for process in list(self._living):
-                    process.look(table)
+                    process.look(table, leaders)
                 self._families.sweep(table)
             except Exception as error:  # of this look: the next one may succeed
                 print(f"cannot look at the runners: {error!r}", file=sys.stderr, flush=True)

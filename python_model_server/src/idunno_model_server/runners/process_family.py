@@ -11,12 +11,16 @@ that is stuck in the kernel is abandoned.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import secrets
 import signal
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MARK = "IDUNNO_RUNNER"
 KILL_S_MAX = 10.0
@@ -44,13 +48,15 @@ class Family:
     leader: int
     mark: str
 
-    def members(self, table: Mapping[int, ProcessEntry]) -> list[int]:
+    def members(self, table: Mapping[int, ProcessEntry], leaders: Collection[int] = ()) -> list[int]:
+        """`leaders` are those of other families, whose environments need not be read."""
         below = descendants(os.getpid(), table)
         found: set[int] = set()
         for pid in below:  # parents come before their children
             entry = table[pid]
             is_own = pid == self.leader or entry.session == self.leader or entry.parent in found
-            if is_own or (entry.parent == os.getpid() and _mark_of(pid) == self.mark):
+            may_be_orphan = entry.parent == os.getpid() and pid not in leaders
+            if is_own or (may_be_orphan and _mark_of(pid) == self.mark):
                 found.add(pid)
         return sorted(found)
 
@@ -76,16 +82,12 @@ class Family:
 
 
 class Families:
-    """The families that live, and the children that this process had before any of them."""
+    """The families that live. Children that this process has before are none of its concern, all later ones are."""
 
     def __init__(self) -> None:
         self._living: set[Family] = set()
-        self._strangers: set[int] = set()
-        self._suspects: set[int] = set()
-
-    def begin(self) -> None:
-        """Children from here on belong to families."""
         self._strangers = {entry.pid for entry in process_table().values() if entry.parent == os.getpid()}
+        self._suspects: set[int] = set()
 
     def add(self, family: Family) -> None:
         self._living.add(family)
@@ -93,18 +95,44 @@ class Families:
     def discard(self, family: Family) -> None:
         self._living.discard(family)
 
+    def leaders(self) -> set[int]:
+        return {family.leader for family in self._living}
+
     def sweep(self, table: Mapping[int, ProcessEntry]) -> None:
         """Reaps orphans that have ended, and kills those that belong to no family. One that is seen for the first time
         may be a leader that is about to be added."""
-        leaders = {family.leader for family in self._living}
+        leaders = self.leaders()
         found = {entry.pid for entry in table.values() if entry.parent == os.getpid()}
         orphans = found - leaders - self._strangers
         for family in self._living if orphans else ():
-            orphans.difference_update(pid for pid in family.members(table) if table[pid].state != "Z")
+            orphans.difference_update(pid for pid in family.members(table, leaders) if table[pid].state != "Z")
         for pid in orphans & self._suspects:
             _kill(pid)
             _reap({pid})
         self._suspects = orphans
+
+
+@asynccontextmanager
+async def family_process(
+    families: Families, *words: str, env: Mapping[str, str], **options: Any
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process with a family of its own. On leaving, it and all that it started have ended."""
+    mark = secrets.token_hex(8)
+    process = await asyncio.create_subprocess_exec(
+        *words, env={**env, MARK: mark}, start_new_session=True, stdin=asyncio.subprocess.DEVNULL, **options
+    )
+    family = Family(process.pid, mark)
+    families.add(family)
+
+    async def end() -> None:
+        await asyncio.to_thread(family.kill)
+        await process.wait()
+        families.discard(family)
+
+    try:
+        yield process
+    finally:
+        await asyncio.shield(end())
 
 
 def process_table() -> dict[int, ProcessEntry]:

@@ -186,9 +186,9 @@ class RunnerProcess:
             await asyncio.wait({self.ended}, timeout=STOP_S_MAX)
             await self.kill("it was unloaded")
 
-    def look(self, table: dict[int, ProcessEntry]) -> None:
-        """Looks at its memory."""
-        self.memory_bytes = private_bytes(self.family.members(table))
+    def look(self, table: dict[int, ProcessEntry], leaders: set[int]) -> None:
+        """Looks at its memory. `leaders` are those of all families."""
+        self.memory_bytes = private_bytes(self.family.members(table, leaders))
         limit = self._memory_bytes_max
         if limit is not None and self.memory_bytes > limit:
             used_mib = self.memory_bytes // MIB
