@@ -3,8 +3,9 @@
 //! Decides what becomes of each query: a row, or a fault with its kind. Source: the design, section 8 (failures).
 //!
 //! Invariants: every query of the batch is answered, in exactly one fault, or given back because the rows are full or the
-//! process of the model is not running; while one chunk is inferred only the next is read; a call has no more queries than the model's pace allows; one that the server
-//! rejects, or whose answer is too long, is halved until the query at fault is alone.
+//! process of the model does not run; while one chunk is inferred only the next is read; a call has no more queries than the
+//! model's pace allows; one that the server rejects, or whose answer is too long, is halved until the query at fault is
+//! alone.
 //! Bounds: those of [`inputs`](super::inputs); a batch's rows have at most [`ROWS_BYTES_MAX`]. Queries whose rows do not
 //! fit are neither answered nor at fault: they return to the coordinator with the commit of the others, at once and
 //! uncharged, and the next batch is halved.

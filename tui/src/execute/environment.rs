@@ -46,6 +46,8 @@ pub async fn lock(package: &mut LocalPackage, python: PathBuf) -> Result<Option<
     let refused =
         |why: &str| Failure::new(Exit::Refused, format!("requirements.txt cannot be locked: {why}"));
     match serde_json::from_slice(&output.stdout) {
+        // Only comments: nothing is missing from the members' own environment.
+        Ok(Locked::Done { packages: 0, .. }) => Ok(None),
         Ok(Locked::Done { packages, bytes }) => {
             package.add_environment(&out).map_err(|error| refused(&error.to_string()))?;
             Ok(Some(Environment { packages, bytes, _folder: folder }))
