@@ -22,12 +22,18 @@ from idunno_model_server import execution as execution_module
 from idunno_model_server.api import BatchModel, Model, Parameter, RowError, Runner, SetupContext
 from idunno_model_server.artefact_store import ArtefactStore
 from idunno_model_server.devices import resolve_device
+from idunno_model_server.environments import Environments
 from idunno_model_server.errors import MemoryShortageError, ModelFailure, ModelLoadError
 from idunno_model_server.execution import RECOVERY_BATCHES, BatchSize, Execution, open_model
 from idunno_model_server.inference_pool import InferencePool
 from idunno_model_server.outputs import encode_json
+from idunno_model_server.packages import Packages
 from idunno_model_server.process_memory import available_bytes
 from idunno_model_server.repository import Repository
+from idunno_model_server.runners.host import RunnerHost
+from idunno_model_server.runners.process_family import Families
+from idunno_model_server.runners.runner_process import RunnerLimits
+from idunno_model_server.serving import InServer
 from idunno_model_server.statistics import InferTimes
 from idunno_model_server.training_run import train_model
 from idunno_model_server.user_code import is_out_of_memory
@@ -571,7 +577,9 @@ class Cyclic(Batches):
 
 def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> None:
     async def replaced_and_unloaded() -> None:
-        repository = Repository({"batches": Cyclic()}, ArtefactStore(tmp_path / "work", 1000))
+        store, host = ArtefactStore(tmp_path / "work", 1000), RunnerHost(RunnerLimits(1), Families())
+        further = Packages(None), Environments(tmp_path / "environments", Families())
+        repository = Repository({"batches": Cyclic()}, {}, store, InferencePool(1, 1), host, *further)
         artefact = train_model(Cyclic(), tmp_path).artefact
         left: list[weakref.ref[Any]] = []
         for version in ("00000001", "00000002"):
@@ -581,7 +589,8 @@ def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> N
             entry = await repository.load("batches", version)
             assert [model() for model in left] == [None] * len(left)
             assert entry.newest is not None
-            model = weakref.ref(model_of(entry.newest.execution))
+            assert isinstance(entry.newest.serving, InServer)
+            model = weakref.ref(model_of(entry.newest.serving.execution))
             assert not any(found is model() for found in gc.get_objects()), "later collections visit it"
             left.append(model)
         await repository.unload("batches")

@@ -279,7 +279,8 @@ def test_other_endpoints_have_their_own_bodies(serve: Any, tmp_path: Path) -> No
         if path == "/v1/rerank":
             return 200, {"results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]}, {}
         if path == "/v1/audio/transcriptions":
-            assert b'name="file"' in body["bytes"] and b"RIFF\x00sound" in body["bytes"]
+            assert b'name="file"' in body["bytes"]
+            assert b"RIFF\x00sound" in body["bytes"]
             return 200, {"text": "go forward"}, {}
         if path == "/v1/completions":
             return 200, {"choices": [{"text": body["prompt"] + "!", "finish_reason": "length"}]}, {}
@@ -299,7 +300,7 @@ def test_other_endpoints_have_their_own_bodies(serve: Any, tmp_path: Path) -> No
 def test_what_cannot_be_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     good = {"url": "http://127.0.0.1:1/v1", "model": "m", "max_tokens": 5}
     made_endpoint(good, tmp_path)
-    for change, words in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"max_tokens": None}, "max_tokens is missing"),
         ({"max_tokens": 0}, "no number of tokens"),
         ({"endpoint": "images"}, "not among chat"),
@@ -308,9 +309,10 @@ def test_what_cannot_be_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
         ({"token": "secret"}, "no key 'token'"),
         ({"model": None}, "model is missing"),
         ({"prompt": "{"}, "no template"),
-    ]:
+    ]
+    for change, words in changes:
         with pytest.raises(ModelFileError, match=words):
-            made_endpoint(good | dict(change), tmp_path)
+            made_endpoint({**good, **change}, tmp_path)
 
 
 def test_a_token_is_read_here_and_never_sent_in_the_clear(serve: Any, tmp_path: Path) -> None:

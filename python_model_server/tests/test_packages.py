@@ -17,7 +17,7 @@ from wire import binary_request, outputs
 
 from idunno_model_server.errors import PackageError
 from idunno_model_server.execution import open_model
-from idunno_model_server.packages import OpenedPackage, open_package
+from idunno_model_server.packages import OpenedPackage, open_package, require_requirements
 from idunno_model_server.requirements import unmet_requirement
 from idunno_model_server.statistics import InferTimes
 
@@ -119,7 +119,6 @@ def test_forgetting_a_package_leaves_no_module(tmp_path: Path) -> None:
         ({"model.py": CODE + "\nclass Other(Lengths): pass", **WITHOUT_OWN_JSON}, {"class": "Gone"}, "no class 'Gone'"),
         (WITHOUT_OWN_JSON, {"batch_max": 0}, "batch_max must be from 1"),
         (WITHOUT_OWN_JSON, {"artefact": "gone.bin"}, "the artefact 'gone.bin', which is not in the package"),
-        ({**WITHOUT_OWN_JSON, "requirements.txt": "numpy\nnot-a-package>=2\n"}, {}, "not-a-package is not installed"),
     ],
 )
 def test_what_is_no_model_is_refused_and_the_reason_names_the_place(
@@ -129,6 +128,12 @@ def test_what_is_no_model_is_refused_and_the_reason_names_the_place(
     with pytest.raises(PackageError, match=reason):
         opened(tmp_path, files, **settings)
     assert not [name for name in set(sys.modules) - before if name.startswith("idunno_package_")]
+
+
+def test_a_requirement_that_is_not_met_is_named(tmp_path: Path) -> None:
+    version = write_package(tmp_path, {**WITHOUT_OWN_JSON, "requirements.txt": "numpy\nnot-a-package>=2\n"})
+    with pytest.raises(PackageError, match="not-a-package is not installed"):
+        require_requirements(tmp_path / version)
 
 
 def test_of_several_classes_one_must_be_named(tmp_path: Path) -> None:

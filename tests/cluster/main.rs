@@ -64,6 +64,8 @@ mod repair_figures;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
+mod runners;
+#[cfg(test)]
 mod scopes;
 #[cfg(test)]
 mod security;

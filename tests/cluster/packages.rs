@@ -182,7 +182,7 @@ async fn what_is_no_model_is_refused_and_leaves_the_old_version_in_place() {
     }
     std::fs::write(&code, MODEL).unwrap();
     std::fs::write(folder.join("requirements.txt"), "not-a-package==3\n").unwrap();
-    let refused = add(&cluster, &folder, &[]).unwrap_err();
+    let refused = add(&cluster, &folder, &["--no-environment"]).unwrap_err();
     assert!(refused.contains("not-a-package is not installed"), "{refused}");
     std::fs::remove_file(folder.join("requirements.txt")).unwrap();
     std::fs::write(folder.join("model.toml"), "entry = \"gone.py\"\n").unwrap();

@@ -1,6 +1,7 @@
-"""Clusters on this machine: of daemons started by hand, whose members use a model server that somebody else runs, and by
-`idunno local`, with model servers of ours."""
+"""Clusters on this machine: of daemons whose members use a model server that somebody else runs, and of `idunno local`,
+with model servers of ours."""
 
+import contextlib
 import json
 import os
 import signal
@@ -30,16 +31,14 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "output.log"
         with self.log.open("ab") as log:
-            self.child = subprocess.Popen(  # noqa: S603
+            self.child = subprocess.Popen(
                 list(map(str, words)), stdout=log, stderr=log, start_new_session=True, **options
             )
 
     def kill(self):
         """Ends it at once, with its children."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.child.wait()
 
     def is_alive(self):
@@ -55,7 +54,7 @@ class Commands:
     def run(self, *words, timeout_s=600):
         """Runs a command; returns its JSON answer."""
         command = [*self.words, "--output", "json", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"idunno {' '.join(map(str, words))} ended with {done.returncode}: {done.stderr}")
         return json.loads(done.stdout) if done.stdout.strip() else None

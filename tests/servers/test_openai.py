@@ -7,7 +7,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
 from cluster import LocalCluster, Process, until
 from ports import free_port
 
@@ -38,7 +37,7 @@ class Llama:
     def is_ready(self):
         assert self.process.is_alive(), self.process.log.read_text()[-2_000:]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2):  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -116,4 +115,3 @@ def test_it_answers_what_it_knows(llama, cluster, tmp_path):
     assert not errors
     assert "Paris" in rows[0]["text"]
     assert rows[0]["finish_reason"] == "stop"
-

@@ -7,7 +7,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
 from cluster import Cluster, Process, until
 from ports import free_port
 
@@ -51,7 +50,7 @@ class Server:
     def serves(self, model):
         assert self.process.is_alive(), self.process.log.read_text()[-2_000:]
         try:
-            with urllib.request.urlopen(f"{self.url}/v2/models/{model}/ready", timeout=2):  # noqa: S310
+            with urllib.request.urlopen(f"{self.url}/v2/models/{model}/ready", timeout=2):
                 return True
         except (urllib.error.URLError, OSError):
             return False

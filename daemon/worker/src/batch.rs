@@ -2,9 +2,10 @@
 //!
 //! Decides what becomes of each query: a row, or a fault with its kind. Source: the design, section 8 (failures).
 //!
-//! Invariants: every query of the batch is answered, in exactly one fault, or given back because the rows are full; while
-//! one chunk is inferred only the next is read; a call has no more queries than the model's pace allows; one that the server
-//! rejects, or whose answer is too long, is halved until the query at fault is alone.
+//! Invariants: every query of the batch is answered, in exactly one fault, or given back because the rows are full or the
+//! process of the model does not run; while one chunk is inferred only the next is read; a call has no more queries than the
+//! model's pace allows; one that the server rejects, or whose answer is too long, is halved until the query at fault is
+//! alone.
 //! Bounds: those of [`inputs`](super::inputs); a batch's rows have at most [`ROWS_BYTES_MAX`]. Queries whose rows do not
 //! fit are neither answered nor at fault: they return to the coordinator with the commit of the others, at once and
 //! uncharged, and the next batch is halved.
@@ -45,6 +46,8 @@ pub struct BatchResult {
     pub worker_fault: bool,
     /// The model server missed the deadline, so it may hang.
     pub hung: bool,
+    /// Why the process of the model, and of no other, does not run now.
+    pub runner_down: Option<String>,
     /// The latency of the calls that were answered, if the model server was asked.
     pub latency: Option<InferLatency>,
 }
@@ -69,6 +72,7 @@ impl BatchResult {
             faults: faults.into_faults(),
             worker_fault: kind == FaultKind::Worker,
             hung: false,
+            runner_down: None,
             latency: None,
         }
     }
@@ -107,6 +111,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         is_full: false,
         stopped_by: None,
         hung: false,
+        runner_down: None,
         latency: context.latency.clone(),
     };
     let mut chunk = first;
@@ -119,7 +124,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
             }
         };
         let ((), next_chunk) = join(run.infer_chunk(chunk), read_next).await;
-        if run.is_full {
+        if run.is_full || run.runner_down.is_some() {
             break;
         }
         if let Some(InputFault { kind, reason }) = run.stopped_by.clone() {
@@ -155,6 +160,8 @@ struct BatchRun<'a> {
     /// The fault that applies to everything not yet inferred.
     stopped_by: Option<InputFault>,
     hung: bool,
+    /// Why the process of the model does not run now: what was not tried is given back.
+    runner_down: Option<String>,
     latency: InferLatency,
 }
 
@@ -180,7 +187,7 @@ impl<'a> BatchRun<'a> {
             calls.push(0..inputs.len());
         }
         while let Some(mut call) = calls.pop() {
-            if self.is_full {
+            if self.is_full || self.runner_down.is_some() {
                 return;
             }
             if let Some(InputFault { kind, reason }) = &self.stopped_by {
@@ -207,11 +214,25 @@ impl<'a> BatchRun<'a> {
         }
     }
 
+    /// Has the process of a model that did not answer in time ended, so that the server and other models go on.
+    async fn end_hanging(&self, timed_out: ServerError) -> ServerError {
+        let BatchContext { server, extensions, .. } = self.context;
+        let Grant { model, version, .. } = self.grant;
+        let reason = timed_out.to_string();
+        if extensions.idunno && matches!(server.restart_version(model, version, &reason).await, Ok(true)) {
+            return ServerError::RunnerEnded { message: format!("{reason}, and its process was ended") };
+        }
+        timed_out
+    }
+
     async fn infer(&mut self, positions: &[usize], inputs: &[Bytes]) -> Result<(), ServerError> {
         let BatchContext { server, extensions, .. } = self.context;
         let started = Instant::now();
         let deadline = self.latency.deadline(inputs.len());
-        let answers = server.infer(self.grant, inputs, *extensions, deadline).await?;
+        let answers = match server.infer(self.grant, inputs, *extensions, deadline).await {
+            Err(error @ ServerError::TimedOut { .. }) => return Err(self.end_hanging(error).await),
+            answers => answers?,
+        };
         let elapsed = started.elapsed();
         self.inference += elapsed;
         self.latency.record(elapsed, inputs.len());
@@ -303,6 +324,13 @@ impl<'a> BatchRun<'a> {
         let kind = error.fault();
         let reason = error.to_string();
         debug!(lease = %self.grant.lease, queries = positions.len(), %reason, "an infer call failed");
+        if error.is_runner_down() {
+            if matches!(error, ServerError::RunnerEnded { .. }) {
+                self.faults.add_halves(query_indices(self.grant, positions), kind, &reason);
+            }
+            self.runner_down = Some(reason);
+            return;
+        }
         self.faults.add(query_indices(self.grant, positions), kind, &reason);
         self.hung |= matches!(error, ServerError::TimedOut { .. });
         if kind == FaultKind::Worker || error.is_server_failure() {
@@ -330,6 +358,7 @@ impl<'a> BatchRun<'a> {
             faults,
             worker_fault: self.stopped_by.is_some(),
             hung: self.hung,
+            runner_down: self.runner_down,
             latency: Some(self.latency),
         }
     }

@@ -3,6 +3,9 @@
 //! Decides whether an order to load or train is carried out, and what is reported. The coordinator repeats its orders until
 //! the report shows their effect, so every order may arrive many times.
 //!
+//! A version whose process ended is loaded again at once, the first time; if it ends again before it has answered a batch, after
+//! a back-off, so that a model that always crashes costs little.
+//!
 //! Invariants: at most one load, unload or training per model at a time; results of an earlier server process are ignored; a
 //! failed load is repeated only after its back-off.
 //! Bounds: [`MODELS_MAX`] models, and [`VERSIONS_MAX`] loaded versions of each. It unloads what the coordinator says.
@@ -40,6 +43,8 @@ struct ModelEntry {
     failure: Option<String>,
     failures: u32,
     not_before: Option<Instant>,
+    /// How often the process of a version has ended since a batch was answered.
+    ends: u32,
     /// Replies to reports up to this number were given before the last training ended.
     trained_at_report: u64,
 }
@@ -135,11 +140,8 @@ impl Models {
         let Some((entry, version)) = self.end_load(epoch, model) else { return };
         let earlier = entry.load_failures.iter().position(|failure| failure.version == version);
         let failures = earlier.map_or(0, |index| entry.load_failures.remove(index).failures);
-        if entry.load_failures.len() == VERSIONS_MAX {
-            entry.load_failures.remove(0);
-        }
         let not_before = now + back_off(failures);
-        entry.load_failures.push(LoadFailure { version, reason, failures: failures + 1, not_before });
+        entry.add_load_failure(LoadFailure { version, reason, failures: failures + 1, not_before });
     }
 
     /// The model that was being loaded, and its version.
@@ -183,6 +185,37 @@ impl Models {
         }
     }
 
+    /// Records that the process that ran a version has ended, and must be waited for. Other versions go on.
+    pub fn version_lost(&mut self, model: &ModelName, version: &Digest, reason: String, now: Instant) {
+        let Some(entry) = self.entries.get_mut(model).filter(|entry| entry.loaded.contains(version)) else {
+            return;
+        };
+        entry.loaded.retain(|loaded| loaded != version);
+        let pause = entry.ends.checked_sub(1).map_or(Duration::ZERO, back_off);
+        entry.ends = entry.ends.saturating_add(1);
+        entry.add_load_failure(LoadFailure {
+            version: *version,
+            reason,
+            failures: 0,
+            not_before: now + pause,
+        });
+    }
+
+    /// Records that the model answered a batch.
+    pub fn answered(&mut self, model: &ModelName) {
+        if let Some(entry) = self.entries.get_mut(model) {
+            entry.ends = 0;
+        }
+    }
+
+    /// Whether this version is to be loaded again, or is being loaded: the coordinator will know soon.
+    pub fn is_expected(&self, model: &ModelName, version: &Digest) -> bool {
+        self.entries.get(model).is_some_and(|entry| {
+            entry.activity == ModelActivity::Loading(*version)
+                || entry.load_failures.iter().any(|failure| failure.version == *version)
+        })
+    }
+
     /// Whether this version is loaded.
     pub fn has(&self, model: &ModelName, version: &Digest) -> bool {
         self.entries.get(model).is_some_and(|entry| entry.loaded.contains(version))
@@ -223,6 +256,7 @@ impl Models {
             failure: None,
             failures: 0,
             not_before: None,
+            ends: 0,
             trained_at_report: 0,
         }))
     }
@@ -239,6 +273,14 @@ impl ModelEntry {
         };
         let ready = self.loaded.iter().copied().map(ModelState::Ready);
         activity.into_iter().chain(ready).map(|state| (model.clone(), state))
+    }
+
+    fn add_load_failure(&mut self, failure: LoadFailure) {
+        self.load_failures.retain(|other| other.version != failure.version);
+        if self.load_failures.len() == VERSIONS_MAX {
+            self.load_failures.remove(0);
+        }
+        self.load_failures.push(failure);
     }
 
     fn clear_failures(&mut self) {
@@ -315,6 +357,28 @@ mod tests {
         assert!(models.loaded(0, &model(), other, true));
         let ready = |version| (model(), ModelState::Ready(version));
         assert_eq!(models.states(), [failed, ready(old), ready(other)], "the reason stays");
+    }
+
+    #[test]
+    fn a_version_whose_process_ends_again_and_again_waits_until_it_has_answered() {
+        let (mut now, version, other) = (Instant::now(), Digest::of(b"v"), Digest::of(b"other"));
+        let mut models = Models::default();
+        assert!(models.start_load(&model(), &other, now) && models.loaded(0, &model(), other, true));
+        for seconds in [0, 1, 2, 4, 8, 16, 30, 30] {
+            assert!(models.start_load(&model(), &version, now) && models.loaded(0, &model(), version, true));
+            models.version_lost(&model(), &version, "it crashed".to_owned(), now);
+            assert!(models.is_expected(&model(), &version) && !models.has(&model(), &version));
+            let failed = (model(), ModelState::Failed("it crashed".to_owned()));
+            assert_eq!(models.states(), [failed, (model(), ModelState::Ready(other))], "the other goes on");
+            let too_early = now + Duration::from_secs(seconds).saturating_sub(Duration::from_millis(1));
+            assert!(seconds == 0 || !models.start_load(&model(), &version, too_early));
+            now += Duration::from_secs(seconds);
+        }
+        models.answered(&model());
+        assert!(models.start_load(&model(), &version, now) && models.loaded(0, &model(), version, true));
+        models.version_lost(&model(), &version, "it crashed".to_owned(), now);
+        assert!(models.start_load(&model(), &version, now), "at once");
+        assert!(models.is_expected(&model(), &version) && !models.is_expected(&model(), &Digest::of(b"?")));
     }
 
     #[test]

@@ -20,7 +20,14 @@ from .errors import FaultPlanError
 from .fault_injection import ENVIRONMENT as FAULTS_ENVIRONMENT
 from .http_connection import BoundedConnection
 from .models import registry
-from .os_process import die_with_parent, listen, lower_priority, one_thread_per_library, write_port_file
+from .os_process import (
+    become_subreaper,
+    die_with_parent,
+    listen,
+    lower_priority,
+    one_thread_per_library,
+    write_port_file,
+)
 from .user_models import default_folder, discover
 
 MIB = 1024 * 1024
@@ -130,6 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.die_with_parent is not None:
             die_with_parent(options.die_with_parent)
+        if sys.platform == "linux":
+            become_subreaper()  # of what runners leave behind
         lower_priority(options.nice)
         listener = listen(options.host, options.port)
     except OSError as error:

@@ -1,7 +1,8 @@
 """The HTTP interface: the Open Inference Protocol v2 with three of its extensions, and `idunno` for training.
 
 Handlers parse a request, call one function and render its result; policy belongs to the functions that they call. Every
-error body is {"error": "..."}, with the "traceback" of a model's own code if that failed.
+error body is {"error": "..."}, with the "traceback" of a model's own code if that failed, and "runner" if its process
+did.
 
 Bounds: body sizes (413), the time that a body may take to arrive (408), concurrent infer requests (503).
 """
@@ -25,18 +26,22 @@ from starlette.types import ASGIApp
 from . import __version__, open_inference
 from .artefact_store import ArtefactStore, check_version
 from .dialect import ReadOptions
-from .errors import ApiError, ModelFailure, ParameterError, RowError
+from .environments import Environments
+from .errors import ApiError, ModelFailure, ParameterError, RunnerError, RunnerNotReadyError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
 from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
 from .http_response import ERROR_HANDLERS, json_response
 from .inference_pool import InferencePool
 from .models import Model, registry
+from .models.description import ModelDescription
 from .packages import Packages
 from .parameters import Value, resolve
 from .process_memory import ProcessMemory
-from .repository import RETRY_AFTER_S, Repository
+from .repository import RETRY_AFTER_S, LoadedModel, ModelEntry, Repository
+from .runners.host import RunnerHost
+from .runners.process_family import Families
+from .runners.runner_process import RunnerLimits
 from .training_tasks import TrainingTasks
-from .user_code import row_reason
 from .user_models import discover
 
 SERVER_NAME = "idunno-model-server"
@@ -69,9 +74,12 @@ class Server:
         found = discover(models_dir, predefined)
         self.broken = found.broken
         store = ArtefactStore(work_dir, limits.artefact_bytes_max)
-        self.repository = Repository({**predefined, **found.models}, store, Packages(packages_dir))
-        self.training = TrainingTasks(work_dir, models_dir)
         self.pool = InferencePool(limits.threads, limits.requests_max)
+        families = Families()
+        host = RunnerHost(RunnerLimits(limits.threads), families)
+        packages, environments = Packages(packages_dir), Environments(work_dir / "environments", families)
+        self.repository = Repository(predefined, found.models, store, self.pool, host, packages, environments)
+        self.training = TrainingTasks(work_dir, models_dir, families)
 
     # --- health and metadata ---
 
@@ -89,12 +97,12 @@ class Server:
         entry = self.repository.entry(request.path_params["model"])
         version = request.path_params.get("version")
         if version is not None:
-            self.repository.loaded(entry.model.name, version)  # raises unless this version is loaded
+            self.repository.loaded(entry.name, version)  # raises unless this version is loaded
         rows = [-1]
         value = {
-            "name": entry.model.name,
+            "name": entry.name,
             "versions": list(entry.versions),
-            "platform": entry.model.platform,
+            "platform": entry.description().platform,
             "inputs": [{"name": open_inference.INPUT, "datatype": "BYTES", "shape": rows}],
             "outputs": [{"name": name, "datatype": "BYTES", "shape": rows} for name in open_inference.OUTPUTS],
         }
@@ -102,7 +110,9 @@ class Server:
 
     async def model_ready(self, request: Request) -> Response:
         loaded = self.repository.loaded(request.path_params["model"], request.path_params.get("version"))
-        return json_response({"name": loaded.entry.model.name, "ready": True})
+        if not loaded.serving.is_ready:
+            raise _not_ready(loaded, "it is being started again")
+        return json_response({"name": loaded.entry.name, "ready": True})
 
     # --- inference ---
 
@@ -115,10 +125,14 @@ class Server:
             with self.pool.admit():
                 body = memoryview(await read_body(request, self.limits.body_bytes_max, self.limits.body_s_max))
                 parsed = open_inference.parse_infer(body, request.headers.get(open_inference.HEADER_LENGTH))
-                execution = loaded.execution
-                if parsed.parameters:
-                    execution = execution.with_parameters(_resolved(loaded.model, parsed.parameters))
-                result = await while_connected(request, self.pool.infer(execution, parsed.rows))
+                parameters = _resolved(loaded.about, parsed.parameters) if parsed.parameters else None
+                result = await while_connected(request, loaded.serving.infer(parsed, parameters))
+        except RunnerError as error:
+            statistics.failed(time.perf_counter_ns() - start)
+            raise _ended(loaded, error, len(parsed.rows)) from None
+        except RunnerNotReadyError as error:
+            statistics.failed(time.perf_counter_ns() - start)
+            raise _not_ready(loaded, str(error)) from None
         except ModelFailure as failure:
             statistics.failed(time.perf_counter_ns() - start)
             loaded.entry.failures.add(name, loaded.version, failure, len(parsed.rows))
@@ -130,7 +144,7 @@ class Server:
             statistics.failed(time.perf_counter_ns() - start)
             raise
         statistics.succeeded(len(parsed.rows), time.perf_counter_ns() - start, result.times)
-        response = open_inference.encode_infer(parsed, name, loaded.version, _tensors(result.answers))
+        response = open_inference.encode_infer(parsed, name, loaded.version, result.tensors)
         if response.header_length is None:
             return Response(response.content, media_type="application/json")
         headers = {open_inference.HEADER_LENGTH: str(response.header_length)}
@@ -143,7 +157,8 @@ class Server:
         if name and version is not None:
             self.repository.loaded(name, version)  # raises unless this version is loaded
         rows = [
-            entry.statistics.as_json(entry.model.name, entry.version) | {"memory_bytes": entry.memory_bytes}
+            entry.statistics.as_json(entry.name, entry.version)
+            | {"memory_bytes": entry.memory_bytes, "runners": entry.runners()}
             for entry in entries
         ]
         return json_response({"model_stats": rows, "process": ProcessMemory.read().as_json()})
@@ -180,11 +195,12 @@ class Server:
             {
                 **entry.as_json(),
                 **entry.limits(),
-                "description": entry.model.description,
-                "dataset": entry.model.dataset,
-                "parameters": {name: value.as_json() for name, value in entry.model.parameters.items()},
+                "description": about.description,
+                "dataset": about.dataset,
+                "parameters": {name: value.as_json() for name, value in about.parameters.items()},
             }
             for entry in self.repository.entries.values()
+            if (about := entry.about)
         ]
         broken = [{"file": str(broken.file), "reason": broken.reason} for broken in self.broken]
         return json_response({"models": rows, "broken": broken})
@@ -199,18 +215,26 @@ class Server:
         entry = self.repository.entry(request.path_params["model"])
         version = request.path_params.get("version")
         loaded = entry.newest if version is None else entry.versions.get(version)
-        if loaded is None and entry.is_package:
-            raise ApiError(503, f"model {entry.model.name} version {version} is not loaded", RETRY_AFTER_S)
+        about = loaded.about if loaded else entry.about
+        if about is None or (loaded is None and entry.model is None):
+            raise ApiError(503, f"model {entry.name} version {version} is not loaded", RETRY_AFTER_S)
         given = open_inference.parameters(await read_object(request))
-        return json_response({"parameters": _resolved(loaded.model if loaded else entry.model, given)})
+        return json_response({"parameters": _resolved(about, given)})
 
     async def check_package(self, request: Request) -> Response:
         """Checks that a package is a model, before the cluster has it."""
         await self.repository.check_package(request.path_params["model"], request.path_params["version"])
         return json_response({})
 
+    async def restart(self, request: Request) -> Response:
+        """Ends the process of a version at once, for whoever found that it hangs. It starts again by itself."""
+        loaded = self.repository.loaded(request.path_params["model"], request.path_params["version"])
+        reason = (await read_object(request)).get("reason")
+        await loaded.serving.restart(str(reason) if reason else "somebody asked for it")
+        return json_response({})
+
     async def train(self, request: Request) -> Response:
-        entry = self.repository.entry(request.path_params["model"])
+        model = _trainable(self.repository.entry(request.path_params["model"]))
         options = await read_object(request)
         seed = options.get("seed", 0)
         if type(seed) is not int or not 0 <= seed <= SEED_MAX:
@@ -222,7 +246,7 @@ class Server:
             reading = ReadOptions.of_json(options.get("reading"))
         except ValueError as error:
             raise ApiError(400, str(error)) from None
-        task = self.training.start(entry.model, seed, Path(dataset) if dataset is not None else None, reading)
+        task = self.training.start(model, seed, Path(dataset) if dataset is not None else None, reading)
         return json_response({"task": task.id}, 202)
 
     async def task(self, request: Request) -> Response:
@@ -241,23 +265,31 @@ class Server:
 
     async def put_artefact(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
+        model = _trainable(entry)
         version = check_version(request.path_params["version"])
         chunks = body_chunks(request, self.limits.artefact_bytes_max)
         try:
             async with body_deadline(self.limits.body_s_max):
-                size = await self.repository.store.write(entry.model, version, chunks, entry.version or None)
+                size = await self.repository.store.write(model, version, chunks, entry.version or None)
         except OSError as error:
-            raise ApiError(507, f"cannot store version {version} of model {entry.model.name}: {error}") from error
-        return json_response({"model": entry.model.name, "version": version, "bytes": size}, 201)
+            raise ApiError(507, f"cannot store version {version} of model {entry.name}: {error}") from error
+        return json_response({"model": entry.name, "version": version, "bytes": size}, 201)
 
     async def refuse_faults(self, _request: Request) -> Response:
         """Reached only without fault injection; with it, `FaultInjector` handles the request."""
         raise ApiError(403, f"fault injection is for tests: start the server with {ENVIRONMENT}={{}}")
 
 
-def _resolved(model: Model, given: Mapping[str, object]) -> dict[str, Value]:
+def _trainable(entry: ModelEntry) -> Model:
+    """What trains a model. Raises ApiError 400 for a package, which needs no training."""
+    if entry.model is None:
+        raise ApiError(400, f"model {entry.name} is a package, which is neither trained nor uploaded here")
+    return entry.model
+
+
+def _resolved(about: ModelDescription, given: Mapping[str, object]) -> dict[str, Value]:
     try:
-        return resolve(model.name, model.parameters, given)
+        return resolve(about.name, about.parameters, given)
     except ParameterError as error:
         raise ApiError(400, str(error)) from None
 
@@ -269,11 +301,17 @@ def _failed_request(model: str, failure: ModelFailure) -> ApiError:
     return ApiError(500, f"model {model} failed: {failure.message}", traceback=failure.traceback)
 
 
-def _tensors(answers: list[bytes | RowError]) -> dict[str, list[bytes]]:
-    """The outputs and errors of all rows: of each row, one of the two is empty."""
-    outputs = [answer if isinstance(answer, bytes) else b"" for answer in answers]
-    errors = [b"" if isinstance(answer, bytes) else row_reason(answer) for answer in answers]
-    return {"output": outputs, "error": errors}
+def _ended(loaded: LoadedModel, error: RunnerError, rows: int) -> ApiError:
+    """The process of a model ended with the rows of a request."""
+    name = loaded.entry.name
+    failure = ModelFailure(f"the model's process ended: {error}")
+    loaded.entry.failures.add(name, loaded.version, failure, rows)
+    return ApiError(500, f"model {name}: {failure.message}", runner="ended")
+
+
+def _not_ready(loaded: LoadedModel, reason: str) -> ApiError:
+    message = f"model {loaded.entry.name} version {loaded.version} is not ready: {reason}"
+    return ApiError(503, message, RETRY_AFTER_S, runner="restarting")
 
 
 def _routes(server: Server) -> list[Route]:
@@ -302,6 +340,7 @@ def _routes(server: Server) -> list[Route]:
         Route("/idunno/models/{model}/parameters", server.check_parameters, methods=["POST"]),
         Route("/idunno/models/{model}/versions/{version}/parameters", server.check_parameters, methods=["POST"]),
         Route("/idunno/models/{model}/packages/{version}/check", server.check_package, methods=["POST"]),
+        Route("/idunno/models/{model}/versions/{version}/restart", server.restart, methods=["POST"]),
         Route("/idunno/models/{model}/train", server.train, methods=["POST"]),
         Route("/idunno/models/{model}/artefacts/{version}", server.put_artefact, methods=["PUT"]),
         Route("/idunno/tasks/{task}", server.task),
@@ -332,6 +371,7 @@ def create_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await server.training.close()
+        await server.repository.close()
         await asyncio.to_thread(server.pool.close)
 
     app = Starlette(routes=_routes(server), exception_handlers=ERROR_HANDLERS, lifespan=lifespan)

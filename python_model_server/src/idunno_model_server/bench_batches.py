@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bytes_tensor import join_rows
 from .errors import MissingPackageError
 from .execution import open_model
 from .models import registry
-from .open_inference import HEADER_LENGTH, INPUT, binary_rows
+from .open_inference import HEADER_LENGTH, INPUT
 from .os_process import one_thread_per_library
 from .package_data import NEWSGROUPS_TEST, newsgroups_posts
 from .statistics import InferTimes
@@ -98,7 +99,7 @@ class ServerClient:
         return content
 
     def answer(self, texts: list[bytes]) -> None:
-        data = binary_rows(texts)
+        data = join_rows(texts)
         tensor: dict[str, object] = {"name": INPUT, "datatype": "BYTES", "shape": [len(texts)]}
         tensor["parameters"] = {"binary_data_size": len(data)}
         header = json.dumps({"parameters": {"binary_data_output": True}, "inputs": [tensor]}).encode()

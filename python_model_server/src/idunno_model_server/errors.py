@@ -7,16 +7,23 @@ class ApiError(Exception):
     """Ends one HTTP request with a status and a message that names what is at fault.
 
     `retry_after_s` tells the client that the same request may succeed later. `traceback` is that of a model's own code.
+    `runner` says what the model's process did: "ended" with these rows, or "restarting".
     """
 
     def __init__(
-        self, status: int, message: str, retry_after_s: int | None = None, traceback: str | None = None
+        self,
+        status: int,
+        message: str,
+        retry_after_s: int | None = None,
+        traceback: str | None = None,
+        runner: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after_s = retry_after_s
         self.traceback = traceback
+        self.runner = runner
 
 
 class RowError(Exception):
@@ -37,6 +44,14 @@ class ModelFailure(Exception):
         self.message = message
         self.traceback = traceback
         self.out_of_memory = out_of_memory
+
+
+class RunnerError(Exception):
+    """The process that runs a model ended, was ended, or could not be started. The message has its last lines."""
+
+
+class RunnerNotReadyError(Exception):
+    """The process that runs a model has ended, and does not run again yet. The message says why it ended."""
 
 
 class OutputError(Exception):

@@ -17,10 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import orjson
-
 from .devices import resolve_device
 from .errors import MemoryShortageError, ModelLoadError, OutputError, RowError
+from .json_codec import JSONDecodeError, loads
 from .model_threads import ModelThreads, predict
 from .models import Model, Runner
 from .models.base import Row
@@ -186,6 +185,6 @@ def _require_answer(execution: Execution, canary: bytes) -> None:
             if isinstance(answer, RowError):
                 raise ModelLoadError(f"the canary is refused: {answer}")
             try:
-                orjson.loads(answer)
-            except orjson.JSONDecodeError as error:
+                loads(answer)
+            except JSONDecodeError as error:
                 raise ModelLoadError(f"encode did not return JSON: {error}") from None

@@ -1,4 +1,4 @@
-"""Responses: JSON, and the one form of every error, {"error": "..."}, with a "traceback" if a model failed."""
+"""Responses: JSON, and the one form of every error, {"error": "..."}, with more entries if a model failed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
 
 
 def error_response(
-    message: str, status: int, headers: Mapping[str, str] | None = None, traceback: str | None = None
+    message: str,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    traceback: str | None = None,
+    runner: str | None = None,
 ) -> Response:
-    """`traceback`, of a model's own code, is an entry beside the error."""
-    return json_response({"error": message} | ({"traceback": traceback} if traceback else {}), status, headers)
+    """`traceback`, of a model's own code, and `runner`, what its process did, are entries beside the error."""
+    details = {"traceback": traceback, "runner": runner}
+    entries = {name: value for name, value in details.items() if value}
+    return json_response({"error": message} | entries, status, headers)
 
 
 async def _on_api_error(_request: Request, error: ApiError) -> Response:
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
-    return error_response(error.message, error.status, headers, error.traceback)
+    return error_response(error.message, error.status, headers, error.traceback, error.runner)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:

@@ -16,15 +16,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .bytes_tensor import Tensor
 from .errors import ApiError, RowError
 from .execution import Execution
 from .models.base import Row
 from .statistics import InferTimes
+from .user_code import row_reason
+
+
+@dataclass(frozen=True)
+class TensorAnswers:
+    """The outputs and errors of all rows, by name: of each row, one of the two is empty."""
+
+    tensors: Mapping[str, Tensor]
+    times: InferTimes
 
 
 @dataclass(frozen=True)
@@ -34,13 +44,18 @@ class InferResult:
     answers: list[bytes | RowError]
     times: InferTimes
 
+    def tensors(self) -> TensorAnswers:
+        outputs = [answer if isinstance(answer, bytes) else b"" for answer in self.answers]
+        errors = [b"" if isinstance(answer, bytes) else row_reason(answer) for answer in self.answers]
+        return TensorAnswers({"output": outputs, "error": errors}, self.times)
 
-class _RowQueue:
+
+class RowQueue:
     """One request's rows and answers. Threads share it: each takes rows that no other has."""
 
     def __init__(self, execution: Execution, rows: Sequence[Row]) -> None:
-        self._execution = execution
-        self._rows = rows
+        self.execution = execution
+        self.rows = rows
         self._next = 0
         self._lock = threading.Lock()
         self._arrived_ns = time.perf_counter_ns()
@@ -52,14 +67,14 @@ class _RowQueue:
         while True:
             with self._lock:
                 start = self._next
-                end = min(start + self._execution.batch.rows, len(self._rows))
+                end = min(start + self.execution.batch.rows, len(self.rows))
                 self._next = max(start, end)
             if start == 0:
                 times.queue_ns = time.perf_counter_ns() - self._arrived_ns
             if start >= end:
                 return times
             try:
-                self.answers[start:end] = self._execution.answer(self._rows[start:end], times)
+                self.answers[start:end] = self.execution.answer(self.rows[start:end], times)
             except BaseException:
                 self.cancel()
                 raise
@@ -67,7 +82,7 @@ class _RowQueue:
     def cancel(self) -> None:
         """Running batches finish; no further one starts."""
         with self._lock:
-            self._next = len(self._rows)
+            self._next = len(self.rows)
 
 
 class InferencePool:
@@ -95,7 +110,11 @@ class InferencePool:
 
         Raises ModelFailure.
         """
-        queue = _RowQueue(execution, rows)
+        return await self.answer(RowQueue(execution, rows))
+
+    async def answer(self, queue: RowQueue) -> InferResult:
+        """The same for rows that can also be cancelled through their queue. Raises ModelFailure."""
+        execution, rows = queue.execution, queue.rows
         loop = asyncio.get_running_loop()
         batches = -(-len(rows) // execution.batch.rows)
         if execution.threads is None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from .bytes_tensor import ROWS_MAX, Tensor, TensorError, join_rows, split_rows
 from .errors import ApiError
 from .models.base import Row
 from .parameters import RESERVED
@@ -24,10 +24,7 @@ from .parameters import RESERVED
 INPUT = "input"
 OUTPUTS = ("output", "error")
 HEADER_LENGTH = "inference-header-content-length"
-ROWS_MAX = 65_536
 ID_CHARACTERS_MAX = 256
-_LENGTH = struct.Struct("<I")
-_unpack_length = _LENGTH.unpack_from
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,12 @@ class InferRequest:
     """The requested outputs in order; True means as binary data."""
     parameters: dict[str, Any]
     """The model's parameters, unchecked. Those that the protocol reserves are left out."""
+    binary: memoryview
+    """The rows as a binary tensor, if they came as one; otherwise empty."""
+
+    def tensor(self) -> bytes | memoryview:
+        """The rows as a binary tensor."""
+        return self.binary if len(self.binary) else join_rows(self.rows)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > ID_CHARACTERS_MAX):
         raise ApiError(400, f'"id" must be a string of at most {ID_CHARACTERS_MAX} characters')
     model_parameters = {name: value for name, value in parameters(request).items() if name not in RESERVED}
-    return InferRequest(request_id, _rows(inputs[0], tensors), _requested_outputs(request), model_parameters)
+    rows = _rows(inputs[0], tensors)
+    return InferRequest(request_id, rows, _requested_outputs(request), model_parameters, tensors)
 
 
 def parse_object(text: Row) -> dict[str, Any]:
@@ -116,7 +120,10 @@ def _rows(tensor: dict[str, Any], binary: memoryview) -> list[Row]:
             raise ApiError(
                 400, f'input "{INPUT}": binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON'
             )
-        rows = _split_rows(binary)
+        try:
+            rows = split_rows(binary)
+        except TensorError as error:
+            raise ApiError(400, f'input "{INPUT}": {error}') from None
     if len(rows) != shape[0]:
         raise ApiError(400, f'input "{INPUT}" has shape {shape}, but {len(rows)} rows of data')
     return rows
@@ -134,30 +141,6 @@ def _json_rows(data: Any, content: Any) -> list[Row]:
         return [base64.b64decode(item, validate=True) for item in data]
     except (binascii.Error, ValueError) as error:
         raise ApiError(400, f'"data" of input "{INPUT}" is not base64: {error}') from None
-
-
-def binary_rows(rows: Sequence[bytes]) -> bytes:
-    """A BYTES tensor: each row after its length."""
-    if not any(rows):
-        return _LENGTH.pack(0) * len(rows)
-    return b"".join([part for row in rows for part in (_LENGTH.pack(len(row)), row)])
-
-
-def _split_rows(binary: memoryview) -> list[Row]:
-    rows: list[Row] = []
-    position = 0
-    end = len(binary)
-    while position < end:
-        start = position + _LENGTH.size
-        if start > end:
-            raise ApiError(400, f'input "{INPUT}": binary data ends inside the length of row {len(rows)}')
-        position = start + _unpack_length(binary, position)[0]
-        rows.append(binary[start:position])
-        if len(rows) > ROWS_MAX:
-            raise ApiError(400, f'input "{INPUT}" must have at most {ROWS_MAX} rows')
-    if position > end:
-        raise ApiError(400, f'input "{INPUT}": binary data ends inside row {len(rows) - 1}')
-    return rows
 
 
 def _requested_outputs(request: dict[str, Any]) -> dict[str, bool]:
@@ -185,18 +168,19 @@ def _flag(options: dict[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
-def encode_infer(request: InferRequest, model: str, version: str, tensors: dict[str, list[bytes]]) -> InferResponse:
+def encode_infer(request: InferRequest, model: str, version: str, tensors: Mapping[str, Tensor]) -> InferResponse:
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for name, as_binary in request.outputs.items():
-        rows = tensors[name]
-        output: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(rows)]}
+        tensor = tensors[name]
+        output: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(request.rows)]}
         if as_binary:
-            data = binary_rows(rows)
+            data = join_rows(tensor)
             output["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
-            output["data"] = [row.decode() for row in rows]
+            rows = tensor if isinstance(tensor, list) else split_rows(memoryview(tensor))
+            output["data"] = [bytes(row).decode() for row in rows]
         outputs.append(output)
     response: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
     if request.id is not None:

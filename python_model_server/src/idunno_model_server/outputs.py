@@ -12,11 +12,10 @@ from dataclasses import asdict, is_dataclass
 from itertools import islice
 from typing import Any
 
-import orjson
-
 from .errors import OutputError, RowError
+from .json_codec import dump_any
 
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_MAYBE_NOT_FINITE = (b"null", b"NaN", b"Infinity")
 
 
 def collect(result: Any, count: int) -> list[Any]:
@@ -53,14 +52,14 @@ def encode_json(output: Any) -> bytes:
     """
     if isinstance(output, bytes):
         return output
-    encoded = orjson.dumps(output, default=_plain, option=_OPTIONS)
-    if b"null" in encoded and not _is_finite(output):
+    encoded = dump_any(output, _plain)
+    if any(word in encoded for word in _MAYBE_NOT_FINITE) and not _is_finite(output):
         raise RowError("the output holds NaN or an infinite number, which JSON cannot express")
     return encoded
 
 
 def _plain(value: Any) -> Any:
-    """What orjson does not know: tensors, arrays that are not contiguous, sets, bytes in UTF-8."""
+    """What the codec does not know: tensors, arrays that are not contiguous, sets, bytes in UTF-8."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, bytes):

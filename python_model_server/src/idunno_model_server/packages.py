@@ -17,12 +17,15 @@ from typing import Any
 
 from .errors import ModelFileError, PackageError
 from .models import Model
-from .requirements import unmet_requirement
 from .runtimes import RUNTIMES
 
 MANIFEST = "manifest.json"
 FILES = "files"
 REQUIREMENTS = "requirements.txt"
+NO_ENVIRONMENT = (
+    "The package was added without an environment of its own: add it without --no-environment, or install this beside "
+    "the model server on every member"
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,22 @@ class Packages:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def open(self, name: str, version: str) -> OpenedPackage:
-        """Makes a model of a package, without loading its weights. Raises PackageError with the reason."""
+    def folder(self, version: str) -> Path:
+        """The folder of a package. Raises PackageError if there are none."""
         if self._folder is None:
             raise PackageError("this server loads no packages: it was started without --packages-dir")
-        return open_package(self._folder / version, name)
+        return self._folder / version
+
+
+def require_requirements(folder: Path, advice: str = NO_ENVIRONMENT) -> None:
+    """Raises PackageError if something that a package requires is not installed in this environment."""
+    from .requirements import unmet_requirement  # not in runners, whose environments may lack what it imports
+
+    requirements = folder / FILES / REQUIREMENTS
+    if requirements.is_file():
+        unmet = unmet_requirement(requirements.read_text(errors="replace"))
+        if unmet:
+            raise PackageError(f"{REQUIREMENTS}: {unmet}. {advice}")
 
 
 def open_package(folder: Path, name: str) -> OpenedPackage:
@@ -63,14 +77,6 @@ def open_package(folder: Path, name: str) -> OpenedPackage:
     if make_model is None:
         raise PackageError(f"runtime {runtime!r} is not among those of this server: {', '.join(RUNTIMES)}")
     files = folder / FILES
-    requirements = files / REQUIREMENTS
-    if requirements.is_file():
-        unmet = unmet_requirement(requirements.read_text(errors="replace"))
-        if unmet:
-            raise PackageError(
-                f"{REQUIREMENTS}: {unmet}. Packages cannot bring requirements of their own yet: "
-                "install them in the model server's environment on every member"
-            )
     try:
         made = make_model(name, files, entry, settings)
     except ModelFileError as error:

@@ -77,6 +77,15 @@ class Parameter:
         return value | {name: bound for name, bound in bounds.items() if bound is not None}
 
 
+def parameter_of_json(value: Mapping[str, Any]) -> Parameter:
+    """What `as_json` wrote."""
+    choices = value.get("choices")
+    bounds = {"low": value.get("low"), "high": value.get("high")}
+    return Parameter(
+        value["default"], value["description"], **bounds, choices=None if choices is None else tuple(choices)
+    )
+
+
 def resolve(model: str, declared: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, Value]:
     """A value for every declared parameter. Raises ParameterError naming the parameter and its constraint."""
     for name in given:

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from .dialect import AS_FOUND, BOM, DELIMITERS, SAMPLE_BYTES, Dialect, ReadOptions, check_encoding, find_dialect
 from .errors import DatasetError
+from .json_codec import JSONDecodeError, dumps, loads
 
 RECORD_BYTES_MAX = 16 * 1024 * 1024
 LEVELS_MAX = 127
@@ -49,11 +48,11 @@ def read_jsonl(path: Path, options: ReadOptions = AS_FOUND) -> Iterator[Record]:
             if not line:
                 continue
             try:
-                value = orjson.loads(line)
+                value = loads(line)
                 if _levels_exceed(line, value, LEVELS_MAX):
                     raise DatasetError(f"dataset {path}, line {number} has more than {LEVELS_MAX} levels")
                 yield _json_record(line, value, options)
-            except orjson.JSONDecodeError as error:
+            except JSONDecodeError as error:
                 if not line.strip(b"[{ \t"):
                     raise DatasetError(
                         f"dataset {path}: line {number} begins a JSON document of several lines: write one value a "
@@ -119,7 +118,7 @@ def _json_label(value: Any) -> str | None:
     """Numbers and booleans as JSON writes them: a label is `true`, not `True`."""
     if isinstance(value, str):
         return value
-    return orjson.dumps(value).decode() if isinstance(value, (bool, int, float)) else None
+    return dumps(value).decode() if isinstance(value, (bool, int, float)) else None
 
 
 def read_csv(path: Path, options: ReadOptions = AS_FOUND) -> Iterator[Record]:

@@ -1,31 +1,42 @@
 """Which versions of each model are loaded: the protocol's model repository extension.
 
+Predefined models run in this process; every version of another model has a runner of its own (`runners`).
+
 Invariants: a version serves only once it has answered its canary; a load takes the place of what was loaded, unless it
-is to serve beside it; one that fails leaves everything in place; a running request keeps its runner, whatever is loaded
-or unloaded meanwhile.
+is to serve beside it; one that fails leaves everything in place; a running request keeps what answers it, whatever is
+loaded or unloaded meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from .artefact_store import ArtefactStore, check_version
-from .errors import ApiError, MemoryShortageError, ModelFailure, ModelLoadError, PackageError
-from .execution import Execution, open_model
+from .environments import Environments
+from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError, RunnerError
+from .execution import open_model
 from .failures import RecentFailures
+from .inference_pool import InferencePool
 from .models import Model
-from .packages import OpenedPackage, Packages
+from .models.description import ModelDescription
+from .packages import FILES, Packages, require_requirements
+from .runners.host import RunnerHost
+from .runners.supervised_runner import START_ERRORS, SupervisedRunner
+from .serving import InServer, Serving
 from .statistics import ModelStatistics
 from .user_models import NAME
 
 RETRY_AFTER_S = 1
-REASON_CHARACTERS_MAX = 300
+REASON_CHARACTERS_MAX = 420
 
 
 class ModelState(StrEnum):
@@ -41,21 +52,23 @@ class LoadedModel:
     """A version as of one moment. A load or unload during a request changes the entry, not this."""
 
     entry: ModelEntry
-    model: Model
+    about: ModelDescription
     version: str
-    execution: Execution
-    forget: Callable[[], None] | None = None
-    """Forgets the code of a package."""
+    serving: Serving
+    environment: str | None = None
+    """The key of its environment, if its package brings one."""
 
 
 @dataclass
 class ModelEntry:
     """One model, predefined, a user's or a package's, with its loaded versions."""
 
-    model: Model
-    """That of its file, or of the package opened last."""
-    is_package: bool = False
-    """Whether there is no file of it, so that it is gone once no version is loaded."""
+    name: str
+    about: ModelDescription | None
+    """What its file declares, or the package opened last; None before the first package was opened."""
+    model: Model | None = None
+    """What trains it. Of a package there is none, and the entry is gone once no version is loaded."""
+    is_predefined: bool = False
     versions: dict[str, LoadedModel] = field(default_factory=dict)
     """The version that was loaded last is the last."""
     loading: bool = False
@@ -75,54 +88,65 @@ class ModelEntry:
 
     @property
     def state(self) -> ModelState:
-        if self.versions:
+        if any(loaded.serving.is_ready for loaded in self.versions.values()):
             return ModelState.READY
-        return ModelState.LOADING if self.loading else ModelState.UNAVAILABLE
+        return ModelState.LOADING if self.loading or self.versions else ModelState.UNAVAILABLE
 
     @property
     def memory_bytes(self) -> int:
-        """By how much loading the versions enlarged this process; 0 if none is loaded."""
-        return sum(loaded.execution.memory_bytes for loaded in self.versions.values())
+        """What its runners have, or by how much loading it enlarged this process; 0 if no version is loaded."""
+        return sum(loaded.serving.memory_bytes for loaded in self.versions.values())
+
+    def description(self) -> ModelDescription:
+        """What the version that was loaded last declares, or else what its file does. Raises ApiError 503."""
+        about = self.newest.about if self.newest else self.about
+        if about is None:
+            raise ApiError(503, f"model {self.name} is not loaded: {self.reason}", RETRY_AFTER_S)
+        return about
 
     def limits(self) -> dict[str, Any]:
         """What the model declares about how it is to be called."""
-        newest = self.newest
-        kind = type(newest.model if newest else self.model)
-        return {
-            "batch_max": kind.batch_max,
-            "concurrency": kind.concurrency,
-            "device": kind.device,
-            "memory_mib": kind.memory_mib,
-            "row_timeout_s": kind.row_timeout_s,
-        }
+        return asdict(self.description().limits)
+
+    def runners(self) -> list[dict[str, Any]]:
+        """The processes of its versions."""
+        shown = [(loaded.version, loaded.serving.as_json()) for loaded in self.versions.values()]
+        return [{"version": version, **process} for version, process in shown if process is not None]
 
     def as_json(self) -> dict[str, Any]:
         """One element of the repository index."""
         return {
-            "name": self.model.name,
+            "name": self.name,
             "version": self.version,
             "state": self.state,
             "reason": "" if self.state == ModelState.READY else self.reason,
         }
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A version that can be opened."""
-
-    model: Model
-    artefact: Path
-    forget: Callable[[], None] | None = None
-
-
 class Repository:
-    """All models of this server. Owned by the event loop; loading happens in a thread, one model at a time."""
+    """All models of this server. Owned by the event loop; each model is loaded once at a time."""
 
-    def __init__(self, models: Mapping[str, Model], store: ArtefactStore, packages: Packages | None = None) -> None:
-        self.entries = {name: ModelEntry(model) for name, model in models.items()}
+    def __init__(
+        self,
+        predefined: Mapping[str, Model],
+        users: Mapping[str, Model],
+        store: ArtefactStore,
+        pool: InferencePool,
+        host: RunnerHost,
+        packages: Packages,
+        environments: Environments,
+    ) -> None:
+        self.entries = {
+            name: ModelEntry(name, ModelDescription.of(model), model, name in predefined)
+            for name, model in {**predefined, **users}.items()
+        }
         self.store = store
-        self.packages = packages or Packages(None)
-        self._one_load = asyncio.Lock()
+        self.packages = packages
+        self._pool = pool
+        self._host = host
+        self._environments = environments
+        self._loads: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._one_load_here = asyncio.Lock()
 
     def entry(self, name: str) -> ModelEntry:
         """Raises ApiError 404."""
@@ -140,7 +164,7 @@ class Repository:
         if version is None:
             raise ApiError(503, f"model {name} is not loaded: {entry.reason}", RETRY_AFTER_S)
         check_version(version)
-        if entry.is_package or not self.store.path(entry.model, version).exists():
+        if entry.model is None or not self.store.path(entry.model, version).exists():
             raise ApiError(404, f"model {name} has no version {version} here")
         raise ApiError(503, f"model {name} version {version} is not loaded", RETRY_AFTER_S)
 
@@ -148,86 +172,118 @@ class Repository:
         """Loads a stored version, or one of a package: by default the one that is loaded, or else the newest. It takes
         the place of the loaded ones, unless it is to serve `beside` them.
 
-        A version identifies its bytes, so loading a loaded one does nothing. Raises ApiError 404 if nothing is stored,
-        400 if the package is no model, or the artefact cannot be loaded or fails its canary, 507 if it needs more
-        memory than there is.
+        A version identifies its bytes, so loading a loaded one does nothing, but to wait for its process if that is
+        being started again. Raises ApiError 404 if nothing is stored, 400 if the package is no model, or the artefact
+        cannot be loaded or fails its canary, 507 if it needs more memory than there is.
         """
-        async with self._one_load:
-            known = self.entries.get(name)
-            if known is not None and version in known.versions:
-                return known
-            entry, source, version = await self._source(name, version, package=package)
-            if source is None:
-                return entry
-            entry.loading = True
-            entry.reason = f"loading version {version}"
+        async with self._loads[name]:
+            entry = self._entry_of_package(name) if package else self.entry(name)
+            version = check_version(version) if package else self._stored_version(entry, version)
+            known = entry.versions.get(version)
             try:
-                execution = await asyncio.to_thread(open_model, source.model, source.artefact)
-            except (ModelLoadError, MemoryShortageError, ModelFailure) as error:
-                if source.forget:
-                    source.forget()
+                if known is not None:
+                    await known.serving.ready()
+                    return entry
+                entry.loading = True
+                entry.reason = f"loading version {version}"
+                loaded = await self._open(entry, version)
+            except START_ERRORS as error:
+                if isinstance(error, PackageError):
+                    self._forget_unused(entry)
                 raise _refused(entry, version, error) from None
             finally:
                 entry.loading = False
             others = [] if beside else list(entry.versions)
-            entry.versions[version] = LoadedModel(entry, source.model, version, execution, source.forget)
+            entry.versions[version] = loaded
+            entry.about = loaded.about if entry.model is None else entry.about
             entry.reason = ""
             await self._drop(entry, others)
             return entry
 
-    async def _source(self, name: str, version: str | None, *, package: bool) -> tuple[ModelEntry, _Source | None, str]:
-        """What to load; None if it is loaded."""
-        if package:
-            opened = await self._open_package(name, check_version(version))
-            entry = self.entries.get(name)
-            if entry is None:
-                entry = self.entries[name] = ModelEntry(opened.model, is_package=True)
-            elif entry.is_package:
-                entry.model = opened.model
-            return entry, _Source(opened.model, opened.manifest, opened.forget), str(version)
-        entry = self.entry(name)
+    def _entry_of_package(self, name: str) -> ModelEntry:
+        if not NAME.fullmatch(name):
+            raise ApiError(400, f"{name!r} cannot be the name of a model")
+        return self.entries.setdefault(name, ModelEntry(name, None))
+
+    def _stored_version(self, entry: ModelEntry, version: str | None) -> str:
+        """The version that is meant. Raises ApiError 404 unless it is stored or loaded."""
+        name, model = entry.name, entry.model
+        stored = self.store.versions(model) if model else []
         if version is None:
-            stored = self.store.versions(entry.model)
             if not stored and not entry.version:
                 raise ApiError(404, f"model {name} has no artefact here: PUT one first")
             version = entry.version or stored[0]
         check_version(version)
-        if version in entry.versions:
-            return entry, None, version
-        path = self.store.path(entry.model, version)
-        if not path.exists():
+        if version not in entry.versions and version not in stored:
             raise ApiError(404, f"model {name} has no version {version} here: PUT it first")
-        return entry, _Source(entry.model, path), version
+        return version
+
+    async def _open(self, entry: ModelEntry, version: str) -> LoadedModel:
+        """Raises START_ERRORS."""
+        model = entry.model
+        if model is not None and entry.is_predefined:
+            async with self._one_load_here:
+                execution = await asyncio.to_thread(open_model, model, self.store.path(model, version))
+                serving = InServer(execution, self._pool)
+                return LoadedModel(entry, ModelDescription.of(model), version, serving)
+        runner, environment = await self._runner(entry.name, model, version)
+        return LoadedModel(entry, await runner.open(), version, runner, environment)
+
+    async def _runner(self, name: str, model: Model | None, version: str) -> tuple[SupervisedRunner, str | None]:
+        """A runner that is not started yet, and the key of its environment. Raises PackageError."""
+        source, python, key = {"name": name}, Path(sys.executable), None
+        if model is not None:
+            source |= {"file": inspect.getfile(type(model)), "artefact": str(self.store.path(model, version))}
+        else:
+            folder = self.packages.folder(version)
+            source["package"] = str(folder)
+            key = await asyncio.to_thread(self._environments.key, folder / FILES)
+            if key is None:
+                require_requirements(folder)
+            else:
+                python = await self._environments.python(key, folder / FILES, self._environments_in_use())
+        return SupervisedRunner(self._host, f"model {name} version {version[:12]}", python, source), key
+
+    def _environments_in_use(self) -> set[str]:
+        loaded = (loaded for entry in self.entries.values() for loaded in entry.versions.values())
+        return {version.environment for version in loaded if version.environment}
 
     async def check_package(self, name: str, version: str) -> None:
         """Raises ApiError 400 if a package is no model."""
-        opened = await self._open_package(name, check_version(version))
-        opened.forget()
-
-    async def _open_package(self, name: str, version: str) -> OpenedPackage:
         if not NAME.fullmatch(name):
             raise ApiError(400, f"{name!r} cannot be the name of a model")
         try:
-            return await asyncio.to_thread(self.packages.open, name, version)
-        except PackageError as error:
+            runner, _ = await self._runner(name, None, check_version(version))
+            await runner.check()
+        except START_ERRORS as error:
             raise ApiError(400, str(error)) from None
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Drops a version, by default all; artefacts stay on disk. What is not loaded is left as it is."""
-        async with self._one_load:
+        async with self._loads[name]:
             entry = self.entry(name)
             entry.reason = "unloaded"
             await self._drop(entry, [loaded for loaded in entry.versions if version in (None, loaded)])
-            if entry.is_package and not entry.versions:
-                del self.entries[name]
+            self._forget_unused(entry)
+
+    def _forget_unused(self, entry: ModelEntry) -> None:
+        """A package leaves nothing once no version of it is loaded."""
+        if entry.model is None and not entry.versions:
+            self.entries.pop(entry.name, None)
 
     async def _drop(self, entry: ModelEntry, dropped: Sequence[str]) -> None:
         """Drops versions, which a model with reference cycles would survive with its memory and threads."""
         for version in dropped:
-            forget = entry.versions.pop(version).forget
-            if forget:
-                forget()
-        await asyncio.to_thread(_collect_and_freeze)
+            await entry.versions.pop(version).serving.end()
+        if entry.is_predefined:
+            await asyncio.to_thread(_collect_and_freeze)
+
+    async def close(self) -> None:
+        """Ends all runners."""
+        for entry in self.entries.values():
+            for version in list(entry.versions):
+                await entry.versions.pop(version).serving.end()
+        await self._host.close()
 
 
 def _collect_and_freeze() -> None:
@@ -238,12 +294,16 @@ def _collect_and_freeze() -> None:
     gc.freeze()
 
 
-def _refused(entry: ModelEntry, version: str, error: ModelLoadError | MemoryShortageError | ModelFailure) -> ApiError:
+def _refused(entry: ModelEntry, version: str, error: Exception) -> ApiError:
     traceback = None
+    if isinstance(error, RunnerError):
+        entry.failures.add(entry.name, version, ModelFailure(str(error)), rows=0)
     if isinstance(error, ModelFailure):
         traceback = error.traceback
-        entry.failures.add(entry.model.name, version, error, rows=0)
+        entry.failures.add(entry.name, version, error, rows=0)
+    if isinstance(error, PackageError):
+        return ApiError(400, str(error))
     lacks_memory = isinstance(error, MemoryShortageError) or (isinstance(error, ModelFailure) and error.out_of_memory)
     first_line = (str(error).splitlines() or [type(error).__name__])[0][:REASON_CHARACTERS_MAX]
     entry.reason = f"version {version} cannot be loaded: {first_line}"
-    return ApiError(507 if lacks_memory else 400, f"model {entry.model.name} {entry.reason}", traceback=traceback)
+    return ApiError(507 if lacks_memory else 400, f"model {entry.name} {entry.reason}", traceback=traceback)

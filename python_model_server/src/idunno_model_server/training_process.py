@@ -30,6 +30,7 @@ from .dialect import AS_FOUND, ReadOptions
 from .errors import DatasetError, MissingPackageError, TrainingError
 from .models import Model, registry
 from .os_process import die_with_parent, one_thread_per_library
+from .runners.process_family import Families, family_process
 from .training_data import Dataset
 from .training_run import Progress, TrainingResult, train_model
 from .user_code import model_failure
@@ -66,31 +67,24 @@ class TrainingRequest:
 # --- in the server ---
 
 
-async def train_in_process(request: TrainingRequest, on_progress: Callable[[Progress], None]) -> TrainingResult:
-    """Runs a training to completion. Cancelling this kills the process. Raises TrainingError."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        __name__,
-        *request.arguments(),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        limit=LINE_BYTES_MAX,
-        # The order of sets and of dicts with string keys must not differ between runs.
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
-    if process.stdout is None:
-        raise TrainingError("the training process has no standard output")
-    try:
-        async with asyncio.timeout(TRAINING_S_MAX):
-            outcome = await _read_outcome(process.stdout, on_progress)
-            await process.wait()
-    except TimeoutError:
-        raise TrainingError(f"training took longer than {TRAINING_S_MAX} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def train_in_process(
+    request: TrainingRequest, on_progress: Callable[[Progress], None], families: Families
+) -> TrainingResult:
+    """Runs a training to completion. Its process and all that this started have ended then, also if it is cancelled.
+    Raises TrainingError."""
+    words = [sys.executable, "-m", __name__, *request.arguments()]
+    # The order of sets and of dicts with string keys must not differ between runs.
+    variables = {**os.environ, "PYTHONHASHSEED": "0"}
+    options: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "limit": LINE_BYTES_MAX}
+    async with family_process(families, *words, env=variables, **options) as process:
+        if process.stdout is None:
+            raise TrainingError("the training process has no standard output")
+        try:
+            async with asyncio.timeout(TRAINING_S_MAX):
+                outcome = await _read_outcome(process.stdout, on_progress)
+                await process.wait()
+        except TimeoutError:
+            raise TrainingError(f"training took longer than {TRAINING_S_MAX} s") from None
     trained = outcome.get("trained")
     if trained is None:
         raise TrainingError(outcome.get("failed") or f"the training process exited with code {process.returncode}")

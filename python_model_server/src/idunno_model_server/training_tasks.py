@@ -19,6 +19,7 @@ from typing import Any
 from .dialect import AS_FOUND, ReadOptions
 from .errors import ApiError, MissingPackageError
 from .models import Model
+from .runners.process_family import Families
 from .training_process import METRICS_FILE, TrainingRequest, train_in_process
 from .training_run import Progress, TrainingResult
 from .user_code import model_failure
@@ -85,7 +86,8 @@ class TrainingTask:
 class TrainingTasks:
     """All tasks of this server. Owned by the event loop."""
 
-    def __init__(self, work_dir: Path, models_dir: Path) -> None:
+    def __init__(self, work_dir: Path, models_dir: Path, families: Families) -> None:
+        self._families = families
         self._models_dir = models_dir
         self._root = work_dir / "trained"
         shutil.rmtree(self._root, ignore_errors=True)  # tasks do not outlive the process that started them
@@ -163,7 +165,7 @@ class TrainingTasks:
             async with self._one_at_a_time:
                 task.started_s = time.monotonic()
                 task.folder.mkdir()
-                task.result = await train_in_process(request, on_progress)
+                task.result = await train_in_process(request, on_progress, self._families)
                 task.state = TaskState.DONE
         except asyncio.CancelledError:
             task.state = TaskState.FAILED

@@ -27,6 +27,7 @@ from .errors import (
 from .execution import Execution, open_model
 from .models import Model, registry
 from .os_process import one_thread_per_library
+from .runners.process_family import Families
 from .statistics import InferTimes
 from .training_data import Dataset
 from .training_process import METRICS_FILE, TrainingRequest, train_in_process
@@ -53,7 +54,7 @@ def _train(arguments: argparse.Namespace, out_dir: Path) -> Path:
 
     out_dir.mkdir()
     request = TrainingRequest(arguments.model, arguments.seed, arguments.dataset, arguments.models_dir, out_dir)
-    return asyncio.run(train_in_process(request, print_progress)).artefact
+    return asyncio.run(train_in_process(request, print_progress, Families())).artefact
 
 
 def _inputs(arguments: argparse.Namespace) -> list[_Input]:

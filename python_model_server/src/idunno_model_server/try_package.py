@@ -19,13 +19,14 @@ import orjson
 from .errors import MemoryShortageError, ModelFailure, ModelLoadError, PackageError, RowError
 from .execution import Execution, open_model
 from .os_process import one_thread_per_library
-from .packages import open_package
+from .packages import open_package, require_requirements
 from .statistics import InferTimes
 from .user_code import row_reason
 
 
 def try_package(folder: Path, name: str, files: list[Path]) -> dict[str, Any]:
     """Raises PackageError, ModelLoadError, MemoryShortageError, ModelFailure, and OSError for an input."""
+    require_requirements(folder, f"To try the model here, install this for {sys.executable}")
     package = open_package(folder, name)
     start = time.perf_counter()
     execution = open_model(package.model, package.manifest)

@@ -23,10 +23,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
+from .bytes_tensor import ROWS_MAX
 from .errors import ModelFileError
 from .models.base import DatasetUse, DeviceUse, Model
 from .models.batch_model import is_async
-from .open_inference import ROWS_MAX
 from .parameters import RESERVED, TYPE_NAMES, Parameter
 
 ENVIRONMENT = "IDUNNO_MODELS_DIR"
@@ -94,6 +94,16 @@ def discover(folder: Path, predefined: Mapping[str, Model]) -> UserModels:
             found.broken.append(BrokenFile(file, str(error)))
     found.models = dict(sorted(found.models.items()))
     return found
+
+
+def open_user_model(file: Path, name: str) -> Model:
+    """The model of that name in a file, imported anew. Raises ModelFileError."""
+    _refuse_world_writable(file)
+    stem = file.parent.name if file.name == "__init__.py" else file.stem
+    for model in _models_in(_import(file, stem)):
+        if model.name == name:
+            return model
+    raise ModelFileError(f"{file} no longer defines the model {name!r}")
 
 
 def _refuse_world_writable(path: Path) -> None:

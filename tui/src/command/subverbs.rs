@@ -56,6 +56,8 @@ pub enum ModelVerb {
     ///
     /// A folder, or one file. What runs it is said in its model.toml, or recognised by what it holds: model.py or a single .py
     /// file, a single .onnx file, or a program called 'run'. A member looks at it first: what is no model is refused.
+    ///
+    /// What a requirements.txt names is locked and fetched here, as wheels; each member makes an environment of them.
     #[command(after_help = "Example:\n  idunno model add ./my-model --name backwards")]
     Add {
         /// The folder or file
@@ -67,6 +69,12 @@ pub enum ModelVerb {
         /// Add it although no member has looked at it
         #[arg(long)]
         no_check: bool,
+        /// A Python that has the model server, of the same version as the members': it locks requirements
+        #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PATH", default_value = "python3")]
+        python: PathBuf,
+        /// Leave requirements.txt to the members, beside whose model servers all of it must be installed
+        #[arg(long)]
+        no_environment: bool,
     },
     /// List all models and their state on each member, as get-models does
     #[command(after_help = "Example:\n  idunno model ls")]

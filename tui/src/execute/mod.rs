@@ -6,6 +6,7 @@ pub mod backup;
 pub mod cluster;
 pub mod dead_letters;
 pub mod dry_run;
+pub mod environment;
 pub mod explain;
 pub mod files;
 pub mod identity;

@@ -14,6 +14,7 @@ use idunno_shared::wire::control::{
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::task::spawn_blocking;
 
+use super::environment::{self, Environment};
 use super::{members, models, try_package};
 use crate::answer::models::{AddedModel, ModelDetails, RemovedModel};
 use crate::answer::table::Table;
@@ -29,7 +30,10 @@ const FILES_SHOWN: usize = 50;
 
 pub async fn run(session: &Session, verb: ModelVerb) -> Result<Answer, Failure> {
     match verb {
-        ModelVerb::Add { path, name, no_check } => add(session, path, name, no_check).await,
+        ModelVerb::Add { path, name, no_check, python, no_environment } => {
+            let python = Some(python).filter(|_| !no_environment);
+            add(session, path, name, python, no_check).await
+        }
         ModelVerb::Ls => models::models(session).await,
         ModelVerb::Show { model } => show(session, &model).await,
         ModelVerb::Test { path, inputs, python } => try_package::run(path, inputs, python).await,
@@ -48,12 +52,17 @@ async fn add(
     session: &Session,
     path: PathBuf,
     name: Option<ModelName>,
+    python: Option<PathBuf>,
     unchecked: bool,
 ) -> Result<Answer, Failure> {
-    let package = open(path, name).await?;
+    let mut package = open(path, name).await?;
+    let environment = match python {
+        Some(python) => environment::lock(&mut package, python).await?,
+        None => None,
+    };
     for _ in 0..TRIES_MAX {
         if let Some((version, is_new)) = add_once(session, &package, unchecked).await? {
-            return Ok(added(&package, version, is_new, unchecked));
+            return Ok(added(&package, environment.as_ref(), (version, is_new), unchecked));
         }
     }
     Err(Failure::error(format!(
@@ -111,7 +120,12 @@ fn extents(manifest: &[PlacedBlob], files: Vec<NewFile>) -> Vec<(BlobRef, Vec<No
     manifest.iter().map(held).chain(files).collect()
 }
 
-fn added(package: &LocalPackage, version: Digest, is_new: bool, unchecked: bool) -> Answer {
+fn added(
+    package: &LocalPackage,
+    environment: Option<&Environment>,
+    (version, is_new): (Digest, bool),
+    unchecked: bool,
+) -> Answer {
     let LocalPackage { name, runtime, files, left_out, .. } = package;
     let runtime = runtime.name();
     let (count, size) = (text::count(files.len() as u64, "file"), text::bytes(package.size()));
@@ -122,6 +136,10 @@ fn added(package: &LocalPackage, version: Digest, is_new: bool, unchecked: bool)
         format!("{name} has version {short} already: nothing changed")
     };
     let mut lines = vec![first];
+    if let Some(Environment { packages, bytes, .. }) = environment {
+        let (packages, bytes) = (text::count(*packages, "package"), text::bytes(*bytes));
+        lines.push(format!("requirements: {packages} ({bytes}), in an environment of its own"));
+    }
     if !left_out.is_empty() {
         lines.push(format!("left out: {}", left_out.join(", ")));
     }

@@ -21,6 +21,10 @@ use walkdir::{DirEntry, WalkDir};
 
 pub use self::settings::{Runtime, Settings};
 
+/// The file that says what a package requires.
+const REQUIREMENTS: &str = "requirements.txt";
+/// Where the lock of its requirements and their wheels are in a package. No file of the user's has a name like this.
+const ENVIRONMENT: &str = ".environment";
 /// Deepest directory that is entered.
 const DEPTH_MAX: usize = 32;
 /// Directories and files that tools leave behind. Names that begin with a dot are left out, too.
@@ -109,6 +113,23 @@ impl LocalPackage {
     /// The bytes of all files.
     pub fn size(&self) -> u64 {
         self.files.values().map(|file| file.size).sum()
+    }
+
+    /// What it requires beyond the model server, if it says so.
+    pub fn requirements(&self) -> Option<&LocalFile> {
+        self.files.iter().find(|(name, _)| name.as_str() == REQUIREMENTS).map(|(_, file)| file)
+    }
+
+    /// Adds the files of its environment, which are in a folder of their own.
+    pub fn add_environment(&mut self, folder: &Path) -> Result<(), LocalPackageError> {
+        let (files, _) = walk(folder)?;
+        for (name, file) in files {
+            self.files.insert(in_package(folder, &format!("{ENVIRONMENT}/{name}"))?, file);
+        }
+        if self.files.len() > FILES_MAX {
+            return Err(LocalPackageError::TooMany { path: folder.to_owned() });
+        }
+        Ok(())
     }
 
     /// The manifest of the package whose files, in their order, were stored as these.

@@ -42,7 +42,8 @@ fn the_runtime_is_recognised_by_what_the_folder_holds() {
 
 #[test]
 fn a_server_of_others_is_a_table_of_the_settings() {
-    let table = "batch_max = 8\n[openai]\nurl = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"\nextra = { seed = 1 }";
+    let table =
+        "batch_max = 8\n[openai]\nurl = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"\nextra = { seed = 1 }";
     let package = opened(&[("model.toml", table), ("answer.json", "{}")]).unwrap();
     assert_eq!((package.runtime, package.entry.as_str()), (Runtime::Openai, "model.toml"));
     let openai = serde_json::json!({"url": "http://127.0.0.1:1/v1", "model": "m", "extra": {"seed": 1}});
@@ -115,6 +116,19 @@ fn what_is_no_package_is_refused_and_the_error_names_it() {
     assert!(error.contains("pytorch") && error.contains("python"), "{error}");
     let gone = Path::new("/nothing/like/this");
     assert!(LocalPackage::open(gone, None).unwrap_err().to_string().contains("/nothing/like/this"));
+}
+
+#[test]
+fn an_environment_is_added_beside_the_files() {
+    let mut package = opened(&[("model.py", ""), ("lib/requirements.txt", "")]).unwrap();
+    assert!(package.requirements().is_none(), "only the one at the top counts");
+    package = opened(&[("model.py", ""), ("requirements.txt", "toy==1")]).unwrap();
+    assert!(package.requirements().is_some());
+    let environment = folder(&[("requirements.lock", "toy==1"), ("wheels/toy-1-py3-none-any.whl", "x")]);
+    package.add_environment(environment.path()).unwrap();
+    let names: Vec<&str> = package.files.keys().map(FileName::as_str).collect();
+    let added = [".environment/requirements.lock", ".environment/wheels/toy-1-py3-none-any.whl"];
+    assert_eq!(names, [&added[..], &["model.py", "requirements.txt"]].concat());
 }
 
 #[test]

@@ -26,6 +26,12 @@ pub enum ServerError {
     Status { status: u16, message: String },
     #[error("the model server serves version {served} of the model instead of {expected}")]
     WrongVersion { served: String, expected: String },
+    /// The process that runs the model ended with these inputs. The server and other models go on.
+    #[error("{message}")]
+    RunnerEnded { message: String },
+    /// That process is being started again: the inputs were not tried.
+    #[error("{message}")]
+    RunnerNotReady { message: String },
 }
 
 impl ServerError {
@@ -37,8 +43,12 @@ impl ServerError {
             Self::TimedOut { .. }
             | Self::Disconnected(_)
             | Self::Malformed(_)
+            | Self::RunnerEnded { .. }
             | Self::Status { status: 408 | 500 | 505.., .. } => FaultKind::Inference,
-            Self::Unreachable { .. } | Self::WrongVersion { .. } | Self::Status { .. } => FaultKind::Worker,
+            Self::Unreachable { .. }
+            | Self::WrongVersion { .. }
+            | Self::RunnerNotReady { .. }
+            | Self::Status { .. } => FaultKind::Worker,
         }
     }
 
@@ -54,7 +64,13 @@ impl ServerError {
 
     /// Whether the server, rather than the request, is the likely cause.
     pub fn is_server_failure(&self) -> bool {
-        !matches!(self, Self::AnswerTooLong { .. } | Self::Status { .. } | Self::WrongVersion { .. })
+        !self.is_runner_down()
+            && !matches!(self, Self::AnswerTooLong { .. } | Self::Status { .. } | Self::WrongVersion { .. })
+    }
+
+    /// Whether the process of this one model does not run now.
+    pub fn is_runner_down(&self) -> bool {
+        matches!(self, Self::RunnerEnded { .. } | Self::RunnerNotReady { .. })
     }
 
     /// Whether the server turns away whatever it is asked, until its operator or time changes that. 503 is not among them:
@@ -82,17 +98,23 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// The message in the body of an error response.
-pub(super) fn error_message(body: &[u8]) -> String {
-    let text = || shorten(&String::from_utf8_lossy(body));
+/// The error that a response with an error status stands for.
+pub(super) fn status_error(status: u16, body: &[u8]) -> ServerError {
+    let text = || ServerError::Status { status, message: shorten(&String::from_utf8_lossy(body)) };
     let Ok(Value::Object(reply)) = serde_json::from_slice::<Value>(body) else { return text() };
-    let found = ["error", "detail", "message"].iter().find_map(|key| reply.get(*key)).map(|found| {
-        // FastAPI lists what is wrong, and OpenAI's servers have an object.
-        let first = found.get(0).unwrap_or(found);
-        let words = ["message", "msg"].iter().find_map(|key| first.get(*key)).unwrap_or(first);
-        words.as_str().map_or_else(|| words.to_string(), str::to_owned)
-    });
-    found.map_or_else(text, |found| shorten(&found))
+    let Some(found) = ["error", "detail", "message"].iter().find_map(|key| reply.get(*key)) else {
+        return text();
+    };
+    // FastAPI lists what is wrong, and OpenAI's servers have an object.
+    let first = found.get(0).unwrap_or(found);
+    let words = ["message", "msg"].iter().find_map(|key| first.get(*key)).unwrap_or(first);
+    let message = words.as_str().map_or_else(|| shorten(&words.to_string()), shorten);
+    // What the process of the model did: a server of ours says so.
+    match reply.get("runner").and_then(Value::as_str) {
+        Some("ended") => ServerError::RunnerEnded { message },
+        Some("restarting") => ServerError::RunnerNotReady { message },
+        _ => ServerError::Status { status, message },
+    }
 }
 
 pub(super) fn shorten(text: &str) -> String {
@@ -118,7 +140,8 @@ mod tests {
             ("<h1>Bad gateway</h1>", "<h1>Bad gateway</h1>"),
             (r#"{"code":7}"#, r#"{"code":7}"#),
         ] {
-            assert_eq!(error_message(body.as_bytes()), words);
+            let message = words.to_owned();
+            assert_eq!(status_error(400, body.as_bytes()), ServerError::Status { status: 400, message });
         }
     }
 
@@ -147,6 +170,16 @@ mod tests {
             (507, FaultKind::Inference, true),
         ] {
             assert_eq!((status(code).fault(), status(code).splits()), (kind, splits), "{code}");
+        }
+        let said = |runner| status_error(500, format!("{{\"error\":\"e\",\"runner\":{runner}}}").as_bytes());
+        for (error, kind) in
+            [(said("\"ended\""), FaultKind::Inference), (said("\"restarting\""), FaultKind::Worker)]
+        {
+            assert!(error.is_runner_down() && !error.is_server_failure() && !error.splits(), "{error:?}");
+            assert_eq!((error.fault(), error.to_string().as_str()), (kind, "e"));
+        }
+        for other in ["null", "\"dancing\""] {
+            assert_eq!(said(other), ServerError::Status { status: 500, message: "e".to_owned() });
         }
         let long = ServerError::AnswerTooLong { limit: 1 };
         assert!(long.splits() && long.is_too_large() && !long.is_server_failure());

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 pub use self::error::ServerError;
-use self::error::{classify, error_message};
+use self::error::{classify, status_error};
 use self::third_party::Signatures;
 pub use self::training::{ARTEFACT_BYTES_MAX, TaskState, TrainedArtefact};
 
@@ -41,6 +41,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Large weights take long to read, and compilers longer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(1800);
+/// A server of ours gives up by itself on a load that makes no progress.
+const OWN_LOAD_TIMEOUT: Duration = Duration::from_secs(3 * 3600);
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// The protocol extensions that a server announces.
@@ -191,7 +193,23 @@ impl ModelServerClient {
         match self.send(self.get(&format!("/v2/models/{model}{version}/ready")), CALL_TIMEOUT).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_turned_away() => Err(error),
-            Err(ServerError::Status { .. }) => Ok(false),
+            Err(ServerError::Status { .. } | ServerError::RunnerNotReady { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has a server of ours end the process that runs a version, and start it again. False if there is no such process: the
+    /// server itself runs the version.
+    pub async fn restart_version(
+        &self,
+        model: &ModelName,
+        version: &Digest,
+        reason: &str,
+    ) -> Result<bool, ServerError> {
+        let call = self.post(&format!("/idunno/models/{model}/versions/{version}/restart"));
+        match self.send(call.json(&json!({ "reason": reason })), CALL_TIMEOUT).await {
+            Ok(_) => Ok(true),
+            Err(ServerError::Status { status: 404 | 405 | 409 | 503, .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -227,12 +245,12 @@ impl ModelServerClient {
         if is_package {
             parameters["package"] = true.into();
         }
-        self.load(model, &parameters).await
+        self.load(model, &parameters, OWN_LOAD_TIMEOUT).await
     }
 
     /// Has a third-party server load a model.
     pub async fn load_model(&self, model: &ModelName) -> Result<(), ServerError> {
-        self.load(model, &json!({})).await.map(drop)
+        self.load(model, &json!({}), LOAD_TIMEOUT).await.map(drop)
     }
 
     /// Has a server of ours forget a loaded version.
@@ -246,17 +264,22 @@ impl ModelServerClient {
     /// reason.
     pub async fn check_package(&self, model: &ModelName, version: &Digest) -> Result<(), ServerError> {
         let call = self.post(&format!("/idunno/models/{model}/packages/{version}/check"));
-        self.send(call, TRANSFER_TIMEOUT).await.map(drop)
+        self.send(call, LOAD_TIMEOUT).await.map(drop)
     }
 
-    async fn load(&self, model: &ModelName, parameters: &Value) -> Result<Duration, ServerError> {
+    async fn load(
+        &self,
+        model: &ModelName,
+        parameters: &Value,
+        deadline: Duration,
+    ) -> Result<Duration, ServerError> {
         #[derive(Default, Deserialize)]
         struct Limits {
             row_timeout_s: Option<f64>,
         }
         let call = self.post(&format!("/v2/repository/models/{model}/load"));
-        let response = self.send(call.json(&json!({ "parameters": parameters })), LOAD_TIMEOUT).await?;
-        let body = self.body(response, MESSAGE_BYTES_MAX, LOAD_TIMEOUT).await?;
+        let response = self.send(call.json(&json!({ "parameters": parameters })), deadline).await?;
+        let body = self.body(response, MESSAGE_BYTES_MAX, deadline).await?;
         // The body of a third-party server says nothing.
         let limits: Limits = serde_json::from_slice(&body).unwrap_or_default();
         let row_timeout = limits.row_timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -289,11 +312,10 @@ impl ModelServerClient {
         if status.is_success() {
             return Ok(response);
         }
-        let message = match self.body(response, MESSAGE_BYTES_MAX, deadline).await {
-            Ok(body) => error_message(&body),
-            Err(error) => error.to_string(),
-        };
-        Err(ServerError::Status { status: status.as_u16(), message })
+        Err(match self.body(response, MESSAGE_BYTES_MAX, deadline).await {
+            Ok(body) => status_error(status.as_u16(), &body),
+            Err(error) => ServerError::Status { status: status.as_u16(), message: error.to_string() },
+        })
     }
 
     async fn next_chunk(

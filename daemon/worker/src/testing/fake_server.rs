@@ -1,7 +1,8 @@
 //! A minimal model server over HTTP/1.1: one call at a time per connection, no streaming.
 //!
 //! It answers an input with `{"top5":[{"index":LENGTH}]}`. An input that begins with "bad" gets a row error; a call with
-//! an input that begins with "poison" is refused with 400.
+//! an input that begins with "poison" is refused with 400. One with an input that begins with "crash" ends the process of the
+//! model, which does not run again before the next load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -41,6 +42,10 @@ pub(in super::super) struct FakeServerState {
     /// Paths of the received calls.
     pub(in super::super) calls: Vec<String>,
     pub(in super::super) uploads: BTreeSet<String>,
+    /// Whether each model has a process of its own.
+    pub(in super::super) has_runners: bool,
+    /// The models whose process ended.
+    pub(in super::super) ended: BTreeSet<String>,
 }
 
 impl FakeServerState {
@@ -75,6 +80,8 @@ impl FakeServer {
             parameters: Value::Null,
             calls: Vec::new(),
             uploads: BTreeSet::new(),
+            has_runners: false,
+            ended: BTreeSet::new(),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let (state, held) = (Arc::new(Mutex::new(state)), watch::Sender::new(false));
@@ -212,6 +219,7 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
             if !is_package && !state.artefacts.contains_key(&version) {
                 return Reply::error(404, "PUT it first");
             }
+            state.ended.remove(model);
             let loaded = state.loaded.entry(model.to_owned()).or_default();
             loaded.retain(|other| *other != version);
             loaded.push(version);
@@ -223,6 +231,11 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
             state.loaded.entry(model.to_owned()).or_default().retain(|other| other != version);
             Reply::json(200, &json!({}))
         }
+        ["idunno", "models", model, "versions", _, "restart"] if state.has_runners => {
+            state.ended.insert(model.to_owned());
+            Reply::json(200, &json!({}))
+        }
+        ["idunno", "models", _, "versions", _, "restart"] => Reply::error(409, "no process of its own"),
         ["idunno", "models", _, "artefacts", version] => {
             state.artefacts.insert(version.to_owned(), body.to_vec());
             state.uploads.insert(version.to_owned());
@@ -270,6 +283,9 @@ fn infer(
     if state.ours && version.is_none() {
         return Reply::error(503, "not loaded");
     }
+    if state.ended.contains(model) {
+        return Reply::json(503, &json!({"error": "starting again", "runner": "restarting"}));
+    }
     let (header, mut tensor) = body.split_at(header_length.unwrap_or(body.len()));
     let request: Value = serde_json::from_slice(header).unwrap();
     state.parameters = request["parameters"].clone();
@@ -284,6 +300,10 @@ fn infer(
     for input in inputs {
         if input.starts_with(b"poison") {
             return Reply::error(400, "one of the inputs is poison");
+        }
+        if input.starts_with(b"crash") {
+            state.ended.insert(model.to_owned());
+            return Reply::json(500, &json!({"error": "it ended with SIGSEGV", "runner": "ended"}));
         }
         let bad = input.starts_with(b"bad");
         let padding = " ".repeat(state.padding);

@@ -4,6 +4,7 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::jobs::{FaultKind, Grant, ModelState, QueryRange, ServerState};
 
+use super::super::testing::fake_coordinator::CoordinatorState;
 use super::{Harness, MEASURED, committed, lease};
 
 #[tokio::test]
@@ -258,5 +259,102 @@ async fn a_hanging_server_is_restarted_when_the_coordinator_orders_it() {
         assert!(state.commit_attempts.is_empty());
     }
     harness.server.hold(false);
+    harness.stop().await;
+}
+
+/// The last report shows the model as failed, or as loading, while the server is ready.
+fn is_without_the_model(state: &CoordinatorState) -> bool {
+    let report = state.reports.last().unwrap();
+    report.server == ServerState::Ready
+        && !report.models.iter().any(|(_, model)| matches!(model, ModelState::Ready(_)))
+}
+
+#[tokio::test]
+async fn a_process_that_ends_costs_the_rows_that_it_had_in_two_halves_and_no_pause() {
+    let harness = Harness::new().await;
+    let calls = harness.measured().await;
+    let load = harness.coordinator.state().load.clone();
+    harness.coordinator.set(|state| state.load.clear());
+    let crashing = harness.grant(0, &["x", "x", "x", "x", "x", "crash", "x", "x"]);
+    let waits = harness.grant(8, &["x", "x"]);
+    harness.coordinator.set(|state| state.grants.extend([crashing, waits]));
+    harness.until("it is reported", |state| state.failed.len() == 1).await;
+    {
+        let state = harness.coordinator.state();
+        let (failed, faults) = &state.failed[0];
+        assert_eq!(*failed, lease(0, 8));
+        let halves: Vec<_> = faults.iter().map(|fault| (fault.kind, fault.ranges[0])).collect();
+        let half = |first| (FaultKind::Inference, QueryRange { first, count: 4 });
+        assert_eq!(halves, [half(0), half(4)]);
+        assert_eq!(faults[0].reason, "it ended with SIGSEGV");
+    }
+    harness
+        .until("the batch that waits is given back without a fault", |state| {
+            is_without_the_model(state) && state.reports.last().unwrap().leases.is_empty()
+        })
+        .await;
+    let shown = harness.coordinator.state().reports.last().unwrap().models.clone();
+    assert_eq!(
+        shown,
+        [("m".parse().unwrap(), ModelState::Failed("it ended with SIGSEGV".to_owned()))],
+        "it says why"
+    );
+    assert_eq!(harness.server.calls("/infer") - calls, 1);
+    assert_eq!(harness.server.calls("repository/index"), 1, "the server was not restarted");
+
+    // Another model of this worker would go on: the pull is not paused.
+    let again = harness.grant(8, &["x", "x"]);
+    harness.coordinator.set(|state| {
+        state.load = load;
+        state.grants.push_back(again);
+    });
+    harness.until("work continues", |state| committed(state) == 2).await;
+    assert_eq!(harness.coordinator.state().failed.len(), 1, "nothing else failed");
+    assert_eq!(harness.queries(), [8, 9, MEASURED]);
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_not_tried_when_a_process_ended_is_given_back() {
+    let harness = Harness::new().await;
+    harness.measured().await;
+    let half = "x".repeat(20);
+    let grant = harness.grant(0, &[&half, &half, &format!("crash{half}"), &half, &half, &half]);
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("what was answered is committed", |state| committed(state) == 2).await;
+    let failed: Vec<u64> = {
+        let state = harness.coordinator.state();
+        let ranges = state.failed[0].1.iter().flat_map(|fault| &fault.ranges);
+        ranges.flat_map(|range| range.first..range.end()).collect()
+    };
+    assert_eq!(failed.first(), Some(&2), "{failed:?}");
+    assert!(failed.len() < 3, "the calls behind it were not made: {failed:?}");
+    assert_eq!(harness.queries(), [0, 1, MEASURED]);
+    harness.until("the lease has ended", |state| state.reports.last().unwrap().leases.is_empty()).await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn only_the_process_of_a_model_that_hangs_is_restarted_if_it_has_one() {
+    let harness = Harness::new().await;
+    harness.server.set(|state| state.has_runners = true);
+    harness.server.hold(true);
+    let runs = harness.grant(0, &["x", "x"]);
+    harness.coordinator.set(|state| state.grants.push_back(runs));
+    harness
+        .until("it runs", |state| state.reports.last().is_some_and(|report| report.running_ms.is_some()))
+        .await;
+    harness.coordinator.set(|state| {
+        state.cancelled = vec![lease(0, 2)];
+        state.restart = Some("it hangs".to_owned());
+    });
+    harness.until_called("/restart", 1).await;
+    harness.server.hold(false);
+    let again = harness.grant(0, &["x", "x"]);
+    harness.coordinator.set(|state| state.grants.push_back(again));
+    harness.until("work continues", |state| committed(state) == 1).await;
+    assert_eq!(harness.server.calls("repository/index"), 1, "the server was not restarted");
+    assert_eq!(harness.server.calls("/load"), 2, "the model was waited for");
+    assert!(harness.coordinator.state().failed.is_empty(), "no query is at fault");
     harness.stop().await;
 }

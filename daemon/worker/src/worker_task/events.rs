@@ -26,7 +26,19 @@ impl WorkerTask {
         match event {
             Event::Reported { number, result } => self.reported(number, result),
             Event::Prepared(prepared) => self.batch_prepared(*prepared),
-            Event::Ran { model, result } => self.batch_ended(Some(&model), *result),
+            Event::Ran { model, version, mut result } => {
+                let runner_down = result.runner_down.take();
+                self.batch_ended(Some(&model), *result);
+                if let Some(reason) = runner_down {
+                    self.runner_down(&model, &version, reason);
+                }
+            }
+            Event::RunnerEnded { model, version, reason, ended } => {
+                info!(%model, %version, ended, "a model that hangs was to be ended");
+                if !ended {
+                    self.restart_server(reason);
+                }
+            }
             Event::FailuresReported(lease) => self.failures_reported(&lease),
             Event::Committed { job, leases, result } => {
                 self.commits.remove(&job);
@@ -71,6 +83,10 @@ impl WorkerTask {
 
     /// Carries out orders. Returns whether they granted a batch.
     fn carry_out(&mut self, report: u64, orders: ReportReply) -> bool {
+        let running = self.leases.leases().into_iter().find(|lease| {
+            self.leases.phase(lease) == Some(LeasePhase::Running) && orders.cancelled.contains(lease)
+        });
+        let hanging = running.and_then(|_| self.running_version.clone());
         let cancelled = self.leases.end(orders.cancelled);
         for lease in &cancelled {
             debug!(%lease, "a lease is cancelled");
@@ -83,7 +99,7 @@ impl WorkerTask {
             }
         }
         if let Some(reason) = orders.restart {
-            self.restart_server(reason);
+            self.end_hanging(hanging, reason);
         }
         if self.drain_until.is_some() {
             return false;
@@ -121,6 +137,11 @@ impl WorkerTask {
             return false;
         }
         debug!(%lease, "starting a batch");
+        if self.is_down(&grant) {
+            debug!(%lease, "giving a batch back: its model does not run now");
+            self.leases.end([lease]);
+            return true;
+        }
         if !self.models.has(&grant.model, &grant.version) {
             let reason =
                 format!("model {} version {} is not loaded on this worker", grant.model, grant.version);
@@ -129,7 +150,8 @@ impl WorkerTask {
             return true;
         }
         let failed = BatchResult::all_failed(lease, FaultKind::Worker, TASK_PANICKED);
-        let if_panicked = Event::Ran { model: grant.model.clone(), result: Box::new(failed) };
+        let if_panicked =
+            Event::Ran { model: grant.model.clone(), version: grant.version, result: Box::new(failed) };
         let store = self.requests.store.clone();
         let caches = self.caches.clone();
         let chunk_bytes = self.config.chunk_bytes;
@@ -159,8 +181,11 @@ impl WorkerTask {
             latency.declare(known.row_timeout());
             *known = latency;
         }
-        if model.is_some() && answered > 0 && result.faults.is_empty() {
-            self.pause = PAUSE_MIN;
+        if let Some(model) = model.filter(|_| answered > 0) {
+            self.models.answered(model);
+            if result.faults.is_empty() {
+                self.pause = PAUSE_MIN;
+            }
         }
         if let Some(model) = model.filter(|_| result.worker_fault) {
             self.worker_failed(model, &result);
@@ -192,6 +217,29 @@ impl WorkerTask {
         if result.hung {
             self.restart_server(reason.to_owned());
         }
+    }
+
+    /// The process of one version has ended. The model server starts it again, and answers the next load once it runs. What
+    /// waits for it is given back without a fault; other models go on.
+    fn runner_down(&mut self, model: &ModelName, version: &Digest, reason: String) {
+        warn!(%model, %version, %reason, "the process of a model has ended");
+        self.models.version_lost(model, version, reason, Instant::now());
+    }
+
+    /// Ends the process of the model whose batch hangs, or the whole server if it has none of its own.
+    fn end_hanging(&mut self, hanging: Option<(ModelName, Digest)>, reason: String) {
+        let ready = self.status.borrow().server.clone().filter(|ready| ready.extensions.idunno);
+        let (Some((model, version)), Some(ready)) = (hanging, ready) else {
+            return self.restart_server(reason);
+        };
+        self.runner_down(&model, &version, reason.clone());
+        let (failed_model, failed_reason) = (model.clone(), reason.clone());
+        let if_panicked =
+            Event::RunnerEnded { model: failed_model, version, reason: failed_reason, ended: false };
+        self.spawn(if_panicked, async move {
+            let ended = ready.server.restart_version(&model, &version, &reason).await.unwrap_or(false);
+            Event::RunnerEnded { model, version, reason, ended }
+        });
     }
 
     fn restart_server(&mut self, reason: String) {

@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::ids::{JobId, Term};
+use idunno_shared::ids::{Digest, JobId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::WorkerView;
-use idunno_shared::wire::jobs::{FaultKind, JobReply, Lease, ServerState, TrainingProgress};
+use idunno_shared::wire::jobs::{FaultKind, Grant, JobReply, Lease, ServerState, TrainingProgress};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -46,14 +46,42 @@ const IDLE_WAKE: Duration = Duration::from_secs(3600);
 /// The outcome of a spawned task.
 #[derive(Debug)]
 enum Event {
-    Reported { number: u64, result: Result<JobReply, ReportError> },
+    Reported {
+        number: u64,
+        result: Result<JobReply, ReportError>,
+    },
     Prepared(Box<PreparedBatch>),
-    Ran { model: ModelName, result: Box<BatchResult> },
+    Ran {
+        model: ModelName,
+        version: Digest,
+        result: Box<BatchResult>,
+    },
     FailuresReported(Lease),
-    Committed { job: JobId, leases: Vec<Lease>, result: Result<(), RequestError> },
-    Loaded { epoch: u64, model: ModelName, result: Result<LoadedModel, LoadError> },
-    Unloaded { epoch: u64, model: ModelName },
-    Trained { model: ModelName, interrupted: Option<String> },
+    Committed {
+        job: JobId,
+        leases: Vec<Lease>,
+        result: Result<(), RequestError>,
+    },
+    Loaded {
+        epoch: u64,
+        model: ModelName,
+        result: Result<LoadedModel, LoadError>,
+    },
+    Unloaded {
+        epoch: u64,
+        model: ModelName,
+    },
+    Trained {
+        model: ModelName,
+        interrupted: Option<String>,
+    },
+    /// The process of a version that hung was ended, or not, because it has none of its own.
+    RunnerEnded {
+        model: ModelName,
+        version: Digest,
+        reason: String,
+        ended: bool,
+    },
 }
 
 /// The fault that stands for a panicked task.
@@ -115,6 +143,8 @@ pub struct WorkerTask {
     running_since: Option<Instant>,
     /// How long its model may take for one row.
     running_row_timeout: Duration,
+    /// Its model and the version of it.
+    running_version: Option<(ModelName, Digest)>,
     drain_until: Option<Instant>,
 }
 
@@ -153,6 +183,7 @@ impl WorkerTask {
             pause: PAUSE_MIN,
             running_since: None,
             running_row_timeout: Duration::ZERO,
+            running_version: None,
             drain_until: None,
         }
     }
@@ -312,16 +343,22 @@ impl WorkerTask {
     fn run_next(&mut self) {
         let status = self.status.borrow().clone();
         let Some(ReadyServer { server, extensions }) = status.server else { return };
-        let Some(lease) = self.leases.start_next() else { return };
-        let Some(prepared) = self.prepared.remove(&lease) else {
-            error!(%lease, "a waiting batch has no inputs");
+        let (lease, prepared) = loop {
+            let Some(lease) = self.leases.start_next() else { return };
+            match self.prepared.remove(&lease) {
+                None => error!(%lease, "a waiting batch has no inputs"),
+                Some(prepared) if self.is_down(&prepared.grant) => {
+                    debug!(%lease, "giving a batch back: its model does not run now");
+                }
+                Some(prepared) => break (lease, prepared),
+            }
             self.leases.end([lease]);
-            return;
         };
         self.running_since = Some(Instant::now());
-        let model = prepared.grant.model.clone();
+        let (model, version) = (prepared.grant.model.clone(), prepared.grant.version);
+        self.running_version = Some((model.clone(), version));
         let failed = BatchResult::all_failed(lease, FaultKind::Worker, TASK_PANICKED);
-        let if_panicked = Event::Ran { model: model.clone(), result: Box::new(failed) };
+        let if_panicked = Event::Ran { model: model.clone(), version, result: Box::new(failed) };
         let latency = self.latencies.get(&model).cloned().unwrap_or_default();
         self.running_row_timeout = latency.row_timeout();
         let context = BatchContext {
@@ -333,9 +370,15 @@ impl WorkerTask {
         };
         let handle = self.spawn(if_panicked, async move {
             let result = Box::new(batch::run(context, prepared).await);
-            Event::Ran { model, result }
+            Event::Ran { model, version, result }
         });
         self.lease_tasks.insert(lease, handle);
+    }
+
+    /// Whether the process of a grant's model has ended and does not run again yet: nobody is at fault.
+    fn is_down(&self, grant: &Grant) -> bool {
+        !self.models.has(&grant.model, &grant.version)
+            && self.models.is_expected(&grant.model, &grant.version)
     }
 
     /// Commits the segments that are due; all of them when no further rows are expected soon.

@@ -18,9 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-import orjson
-
 from ..errors import RowError
+from ..json_codec import dumps
 from ..parameters import Parameter, Value
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def encode_ranking(ranking: Ranking, labels: Sequence[str], count: int = TOP) ->
         {"index": index, "label": labels[index], "probability": probability}
         for index, probability in zip(ranking.indices[:count], ranking.probabilities, strict=False)
     ]
-    return orjson.dumps({"top5": rows})
+    return dumps({"top5": rows})
 
 
 def encode_top(probabilities: Sequence[float] | np.ndarray, labels: Sequence[str], count: int = TOP) -> bytes:

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from ..errors import ModelFileError, RowError
+from ..json_codec import JSONDecodeError, loads
 from ..models.batch_model import BatchModel, SetupContext
 from .base import MadeModel, packaged
 
@@ -80,8 +79,8 @@ def _why(done: subprocess.CompletedProcess[bytes]) -> str:
 def _answer(output: bytes) -> Any:
     text = output.strip()
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        value = loads(text)
+    except JSONDecodeError:
         return text.decode(errors="replace")
     if isinstance(value, dict) and value.keys() == {"error"}:
         return RowError(str(value["error"]))

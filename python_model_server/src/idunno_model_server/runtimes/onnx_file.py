@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from ..errors import ModelFileError, RowError
+from ..json_codec import JSONDecodeError, loads
 from ..models.batch_model import BatchModel, SetupContext
 from .base import MadeModel, packaged
 
@@ -83,8 +82,8 @@ class OnnxFile(BatchModel):
     def decode(self, content: bytes | memoryview) -> dict[str, np.ndarray]:
         row = bytes(content)
         try:
-            value = orjson.loads(row)
-        except orjson.JSONDecodeError as error:
+            value = loads(row)
+        except JSONDecodeError as error:
             if [value.type for value in self.inputs] != ["tensor(string)"]:
                 raise RowError(f"the row is not JSON: {error}") from None
             value = row.decode(errors="replace")
@@ -145,7 +144,7 @@ def onnx_model(name: str, files: Path, entry: str, settings: Mapping[str, Any]) 
     try:
         import onnxruntime  # noqa: F401
     except ImportError:
-        raise ModelFileError("onnxruntime is not installed in the model server's environment") from None
+        raise ModelFileError("onnxruntime is not installed in the model's environment") from None
     if (files / entry).stat().st_size == 0:
         raise ModelFileError("it is empty")
     attributes = {

@@ -17,9 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from ...errors import ModelFileError, RowError
+from ...json_codec import JSONDecodeError, loads
 from ...models.batch_model import BatchModel, SetupContext
 from ..base import MadeModel, packaged
 from .client import Caller, InternalError, Server, ServerDownError, read_headers
@@ -30,9 +29,8 @@ from .template import Template
 IN_FLIGHT_MAX = 64
 ROW_TIMEOUT_FIRST_S, TOKENS_PER_S_MIN = 60.0, 5
 ANSWERS_KEPT_MAX = 4096
-KEYS = frozenset(
-    "url endpoint model system prompt max_tokens schema extra headers token_file ca_file in_flight canary".split()
-)
+TEXTS = frozenset({"url", "endpoint", "model", "system", "prompt", "schema", "token_file", "ca_file", "canary"})
+KEYS = TEXTS | {"max_tokens", "extra", "headers", "in_flight"}
 
 
 class OpenAiServer(BatchModel):
@@ -49,8 +47,7 @@ class OpenAiServer(BatchModel):
         headers = read_headers(settings.get("token_file"), settings.get("headers", {}))
         server = Server(str(settings["url"]), headers, settings.get("ca_file"))
         in_flight = int(settings.get("in_flight", IN_FLIGHT_MAX))
-        assert self.row_timeout_s is not None
-        self.caller = Caller(server, Pace(in_flight), self.row_timeout_s)
+        self.caller = Caller(server, Pace(in_flight), self.row_timeout_s or ROW_TIMEOUT_FIRST_S)
         self.threads = ThreadPoolExecutor(in_flight, "openai")
         self.answered: OrderedDict[bytes, Any] = OrderedDict()
 
@@ -143,8 +140,8 @@ def _schema(name: str | None, folder: Path) -> Mapping[str, Any] | None:
     if name is None:
         return None
     try:
-        found = orjson.loads((folder / name).read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
+        found = loads((folder / name).read_bytes())
+    except (OSError, JSONDecodeError) as error:
         raise ModelFileError(f"[openai] schema {name}: {error}") from None
     if not isinstance(found, dict):
         raise ModelFileError(f"[openai] schema {name} is no JSON schema")

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
-
 from ...errors import ModelFileError, RowError
+from ...json_codec import dumps, loads
 from .endpoints import Request
 from .pace import Pace
 
@@ -51,7 +50,7 @@ class Reply:
 
     def json(self) -> Mapping[str, Any]:
         """An object. Raises ValueError."""
-        found = orjson.loads(self.body)
+        found = loads(self.body)
         if not isinstance(found, dict):
             raise ValueError("the reply is no object")
         return found
@@ -67,7 +66,7 @@ class Reply:
                 found = found[0]
             if isinstance(found, dict) and key in found:
                 found = found[key]
-        text = found if isinstance(found, str) else orjson.dumps(found).decode()
+        text = found if isinstance(found, str) else dumps(found).decode()
         return " ".join(text.split())[:WORDS_CHARACTERS_MAX] or "(no words)"
 
 

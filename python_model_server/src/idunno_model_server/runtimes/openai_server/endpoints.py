@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from ...errors import ModelFileError, RowError
+from ...json_codec import JSONDecodeError, dumps, loads
 from .template import Row, Template
 
 EMBEDDINGS_PER_CALL_MAX = 32
@@ -61,7 +60,7 @@ class Endpoint(ABC):
         """One for each row. Raises BadReplyError."""
 
     def _json(self, path: str, body: Mapping[str, Any]) -> Request:
-        return Request(path, orjson.dumps({"model": self.options.model, **body, **self.options.fixed}))
+        return Request(path, dumps({"model": self.options.model, **body, **self.options.fixed}))
 
 
 class Generation(Endpoint):
@@ -74,12 +73,11 @@ class Generation(Endpoint):
     def request(self, rows: Sequence[bytes]) -> Request:
         (content,) = rows
         image = image_type(content)
-        row = None if image else Row(content)
-        if row is not None and row.fields is not None and self.whole_body in row.fields:
-            return self._json(self.path, dict(row.fields))
         if image:
             return self._json(self.path, self.of_image(image, content))
-        assert row is not None
+        row = Row(content)
+        if row.fields is not None and self.whole_body in row.fields:
+            return self._json(self.path, row.fields)
         return self._json(self.path, self.of_text(self.options.prompt.fill(row)))
 
     @abstractmethod
@@ -96,8 +94,8 @@ class Generation(Endpoint):
             if finish == "length":
                 raise RowError(f"the answer was cut at max_tokens = {self.options.max_tokens}")
             try:
-                answer = {"json": orjson.loads(text or "")}
-            except orjson.JSONDecodeError as error:
+                answer = {"json": loads(text or "")}
+            except JSONDecodeError as error:
                 raise RowError(f"the answer is no JSON: {error}") from None
         elif not text:
             raise RowError(f"the answer is empty (finish_reason {finish!r})")
@@ -171,7 +169,7 @@ class Responses(Generation):
         (content,) = rows
         fields = None if image_type(content) else Row(content).fields
         if fields is not None and isinstance(fields.get("input"), list):
-            return self._json(self.path, dict(fields))
+            return self._json(self.path, fields)
         return self._json(self.path, self.of_text(self.options.prompt.fill(Row(content))))
 
     def of_text(self, prompt: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How many calls a server gets at the same time, and when.
 
-Starts with some, adds one for each round that went well, halves when the server is busy (additive increase,
-multiplicative decrease: Chiu and Jain, Analysis of the increase and decrease algorithms, 1989), and waits as long as the
+Starts with some, adds one for each round that went well, and halves when the server is busy (additive increase,
+multiplicative decrease: Chiu and Jain, Analysis of the increase and decrease algorithms, 1989). Waits as long as the
 server says.
 """
 

@@ -6,9 +6,8 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from ...errors import ModelFileError, RowError
+from ...json_codec import JSONDecodeError, dumps, loads
 
 WHOLE = "input"
 """The place for a row that has no fields, and otherwise for the field of that name."""
@@ -33,15 +32,15 @@ class Row:
         if name not in self.fields:
             raise RowError(f"the row has no field {name!r}; it has {', '.join(self.fields) or 'none'}")
         value = self.fields[name]
-        return value if isinstance(value, str) else orjson.dumps(value).decode()
+        return value if isinstance(value, str) else dumps(value).decode()
 
 
 def _fields(content: bytes) -> Mapping[str, Any] | None:
     if not content.lstrip().startswith(b"{"):
         return None
     try:
-        found = orjson.loads(content)
-    except orjson.JSONDecodeError:
+        found = loads(content)
+    except JSONDecodeError:
         return None
     return found if isinstance(found, dict) else None
 
