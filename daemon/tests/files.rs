@@ -17,6 +17,7 @@ use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::security::Credentials;
 use idunno_tests::damage::damage;
 use idunno_tests::seeds::for_each_seed;
+use idunno_worker::open_inference::{Signature, decode};
 use idunno_worker::protocol::decode_response;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,7 +27,9 @@ const IDENTITY: &str = r#"{"id": 1311768467463790320, "generation": 3}"#;
 const PEERS: &str = r#"["127.0.0.1:7401", "[::1]:7401", "10.0.0.3:7401"]"#;
 const INTRODUCED: &str =
     r#"{"founder": 7, "members": [{"id": 7, "name": "vm1", "address": "10.0.0.1:7401"}]}"#;
-const ANSWER: &str = r#"{"model_name":"m","model_version":"v","outputs":[{"name":"output","datatype":"BYTES","shape":[2],"parameters":{"binary_data_size":12}},{"name":"error","datatype":"BYTES","shape":[2],"data":["",""]}]}"#;
+const ANSWER: &str = r#"{"model_name":"m","model_version":"v","outputs":[{"name":"output","datatype":"BYTES","shape":[2],"parameters":{"binary_data_size":12}},{"name":"error","datatype":"BYTES","shape":[2],"parameters":{"binary_data_size":8}}]}"#;
+/// A model of a server that others wrote.
+const METADATA: &str = r#"{"inputs":[{"name":"x","datatype":"BYTES","shape":[-1]}],"outputs":[{"name":"output","datatype":"BYTES","shape":[-1]}]}"#;
 
 fn damaged(text: &str, random: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
@@ -79,17 +82,23 @@ fn check_data_dir(dir: &Path, random: &mut ChaCha8Rng) {
 }
 
 fn check_answer(random: &mut ChaCha8Rng) {
-    let tensor = b"\x02\0\0\0ab\x02\0\0\0cd";
-    let whole = [ANSWER.as_bytes(), tensor].concat();
+    let tensors = b"\x02\0\0\0ab\x02\0\0\0cd\0\0\0\0\0\0\0\0";
+    let whole = [ANSWER.as_bytes(), tensors].concat();
+    let signature = Signature::new(METADATA.as_bytes(), None, true).unwrap();
     assert_eq!(decode_response(Some(ANSWER.len()), &whole.clone().into(), 2).unwrap().rows.len(), 2);
+    assert_eq!(decode(&signature, Some(ANSWER.len()), &whole.clone().into(), 2).unwrap(), ["ab", "cd"]);
     let mut body = whole;
     for _ in 0..random.random_range(1..4) {
         damage(&mut body, random);
     }
     let header = [None, Some(ANSWER.len()), Some(random.random_range(0..1_000))][random.random_range(0..3)];
     let rows = random.random_range(0..4);
-    if let Ok(answers) = decode_response(header, &Bytes::from(body), rows) {
+    let body = Bytes::from(body);
+    if let Ok(answers) = decode_response(header, &body, rows) {
         assert_eq!(answers.rows.len(), rows, "an answer to another number of queries was taken");
+    }
+    if let Ok(answers) = decode(&signature, header, &body, rows) {
+        assert_eq!(answers.len(), rows, "an answer to another number of queries was taken");
     }
 }
 

@@ -316,7 +316,7 @@ impl State {
     /// dropped.
     pub fn input_name(&self, job: &JobRecord, query: u64) -> Option<FileName> {
         if let Some(records) = job.records.as_deref() {
-            return records.name(job.input_of(query));
+            return (query < job.submitted).then(|| records.name(job.input_of(query)))?;
         }
         if let Some(name) = job.dead_letters.get(&query).and_then(|dead_letter| dead_letter.name.as_ref()) {
             return Some((**name).clone());

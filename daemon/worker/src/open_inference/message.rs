@@ -165,11 +165,10 @@ fn rows_of(
         return Err(format!("has the shape {} for {queries} queries", text_of(&shape)));
     }
     let row_shape = if has_rows { &shape[1..] } else { &shape[..] };
-    let row_elements: usize = row_shape.iter().product();
-    if row_elements == 0 {
+    if values.is_empty() {
         return Ok(vec![Bytes::from_static(b"[]"); queries]);
     }
-    let mut rows = Vec::with_capacity(values.len() / row_elements);
+    let mut rows = Vec::with_capacity(queries);
     let mut values = values.into_iter();
     for _ in 0..queries {
         rows.push(row(row_shape, &mut values));
