@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import ModelFileError, PackageError
 from .models import Model
-from .runtimes import RUNTIMES
+from .runtimes import RUNTIMES, runtime_called
 
 MANIFEST = "manifest.json"
 FILES = "files"
@@ -73,7 +73,7 @@ def open_package(folder: Path, name: str) -> OpenedPackage:
         raise PackageError(f"the package is not in {folder}: the member fetches it before it is loaded") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackageError(f"{path} cannot be read: {error}") from error
-    make_model = RUNTIMES.get(runtime)
+    make_model = runtime_called(runtime)
     if make_model is None:
         raise PackageError(f"runtime {runtime!r} is not among those of this server: {', '.join(RUNTIMES)}")
     files = folder / FILES

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .base import MadeModel
-from .command import command_model
-from .onnx_file import onnx_model
-from .openai_server import openai_model
-from .python_class import python_model
 
 MakeModel = Callable[[str, Path, str, Mapping[str, Any]], MadeModel]
 """Takes the model's name, the folder of its files, the entry within it, and the settings. Raises ModelFileError."""
 
-RUNTIMES: Mapping[str, MakeModel] = {
-    "python": python_model,
-    "onnx": onnx_model,
-    "command": command_model,
-    "openai": openai_model,
+RUNTIMES: Mapping[str, str] = {
+    "python": "python_class.python_model",
+    "onnx": "onnx_file.onnx_model",
+    "command": "command.command_model",
+    "openai": "openai_server.openai_model",
 }
+"""Where each is, in this package."""
+
+
+def runtime_called(name: str) -> MakeModel | None:
+    """What makes models of this runtime; None if there is none. Each runner imports no other than its own."""
+    if name not in RUNTIMES:
+        return None
+    module, function = RUNTIMES[name].split(".")
+    make_model: MakeModel = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return make_model
