@@ -39,11 +39,11 @@ pub(super) fn encode(datatype: Datatype, value: &Value, bytes: &mut Vec<u8>) -> 
 }
 
 fn truth(value: &Value) -> Option<bool> {
-    value.as_bool().or(match value.as_u64()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    })
+    match value.as_u64() {
+        Some(0) => Some(false),
+        Some(1) => Some(true),
+        _ => value.as_bool(),
+    }
 }
 
 /// The nearest single; `None` beyond the largest.
