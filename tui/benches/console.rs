@@ -135,6 +135,7 @@ fn files(state: &mut State) {
         digest: Digest::default(),
         created_ms: 0,
         holders: (number..number + 4).map(|node| NodeId(1 + node % MEMBERS)).collect(),
+        etag: None,
     };
     let entries: Vec<FolderEntry> = (0..200).map(|number| FolderEntry::File(summary(number))).collect();
     let query = state.files.in_flight.clone().unwrap_or_default();

@@ -14,7 +14,8 @@ use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, FileVersion, JobState, JobView, MemberView, SegmentView,
+    Attributes, Change, Changed, ControlReply, ControlRequest, FileVersion, JobState, JobView, MemberView,
+    SegmentView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::jobs::QueryRange;
@@ -52,6 +53,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
                 digest: Digest::default(),
                 created_ms: 0,
                 extents: vec![PlacedBlob { blob, holders: vec![holder] }],
+                attributes: Attributes::new(),
             };
             ControlReply::Located(vec![Some(file)])
         }
@@ -164,6 +166,7 @@ fn empty(request: ControlRequest, member: &MemberView) -> Reply {
         digest: Digest::default(),
         created_ms: 0,
         extents: vec![],
+        attributes: Attributes::new(),
     };
     let reply = match request {
         ControlRequest::Versions { .. } => ControlReply::Versions(vec![file]),

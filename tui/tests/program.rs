@@ -25,6 +25,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
         digest: Digest::default(),
         created_ms: 0,
         holders: vec![member.id, NodeId(99)],
+        etag: None,
     };
     let reply = match request {
         ControlRequest::Members => ControlReply::Members(vec![member.clone()]),

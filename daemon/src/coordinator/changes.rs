@@ -67,7 +67,13 @@ impl LeaderTerm {
         op: OpId,
         change: Change,
     ) -> Result<ControlReply, Refusal> {
-        let concerns_jobs = !matches!(change, Change::CommitFiles { .. } | Change::Delete { .. });
+        let concerns_jobs = !matches!(
+            change,
+            Change::CommitFiles { .. }
+                | Change::CommitFile { .. }
+                | Change::Delete { .. }
+                | Change::DeleteFiles { .. }
+        );
         // A change that was made already is only answered again, even if its upload or its job has ended since.
         let made = self.state().outcome(op).cloned();
         let applied = match made {
@@ -86,7 +92,10 @@ impl LeaderTerm {
     /// Makes a change that was not made yet, as far as the log is applied here.
     async fn make(&self, asker: Asker<'_>, op: OpId, change: Change) -> Result<Applied, Refusal> {
         roles::check(asker, need_of_change(&change), Some(&self.state()))?;
-        if let Change::CommitFiles { upload, .. } | Change::AddModel { upload, .. } = &change {
+        if let Change::CommitFiles { upload, .. }
+        | Change::CommitFile { upload, .. }
+        | Change::AddModel { upload, .. } = &change
+        {
             self.uploads.use_as(asker.confined_to(), Some(*upload)).await?;
         }
         if let Change::TrainStart { models, .. } = &change {

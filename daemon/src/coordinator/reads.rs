@@ -210,5 +210,6 @@ fn file_version(
         digest: version.digest(),
         created_ms: version.created_ms,
         extents: version.extents.iter().map(|&blob| placed(state, view, blob)).collect(),
+        attributes: version.attributes().cloned().unwrap_or_default(),
     }
 }

@@ -9,6 +9,7 @@
 //! No code here opens a connection; the transports do. Two things must stay absent: a default secret, and any way to
 //! trust an authority that is not in the file.
 
+pub mod access_key;
 mod authority;
 pub mod credentials;
 pub mod datagrams;
@@ -19,6 +20,7 @@ pub mod subject;
 pub mod tls;
 
 pub use crate::access::Role;
+pub use access_key::AccessKeyId;
 pub use authority::{CLOCK_TOLERANCE, VALID_DAYS_DEFAULT, VALID_DAYS_MAX};
 pub use credentials::Credentials;
 pub use rustls::pki_types::CertificateDer;

@@ -11,6 +11,7 @@ use pem::Pem;
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
+use super::access_key::AccessKeyId;
 use super::authority::{Authority, Subject};
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
@@ -188,6 +189,17 @@ impl Secret {
     /// The keys for datagrams: the first one seals, all of them open.
     pub(super) fn datagram_keys(&self) -> Result<Vec<DatagramKey>, SecurityError> {
         self.keys.iter().map(|key| DatagramKey::derive(key.authority.key_der())).collect()
+    }
+
+    /// The number of the newest key, from which access keys are derived, so that they outlive a rotation in progress.
+    pub fn newest_number(&self) -> u64 {
+        self.newest().number
+    }
+
+    /// The secret of an access key; `None` if it is derived from a key that is not in the file.
+    pub fn access_secret(&self, id: &AccessKeyId) -> Option<String> {
+        let key = self.keys.iter().find(|key| key.number == id.key)?;
+        Some(id.secret(key.authority.key_der()))
     }
 
     fn newest(&self) -> &Key {

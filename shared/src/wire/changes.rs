@@ -1,5 +1,6 @@
 //! Changes of the cluster's metadata: what they are, what they did, and how logs summarise them.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,17 @@ use super::views::JobState;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, UploadId};
 use crate::names::{DatasetName, FileName, JobName, ModelName};
+
+/// Most attributes of a version.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// Most bytes of a version's attributes, names and values together.
+pub const ATTRIBUTE_BYTES_MAX: usize = 4_096;
+/// The attribute that lists show as [`super::views::FileSummary::etag`].
+pub const ETAG: &str = "etag";
+
+/// What a program keeps with a version beside its bytes, by name: at most [`ATTRIBUTES_MAX`], of [`ATTRIBUTE_BYTES_MAX`] in all. The
+/// store gives no meaning to them but to [`ETAG`].
+pub type Attributes = BTreeMap<String, String>;
 
 /// How many names of a list a summary shows.
 const SUMMARY_NAMES: usize = 3;
@@ -45,6 +57,20 @@ pub struct NewFile {
     /// The extents in order, each with the members that store it; empty for an empty file.
     #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
     pub extents: Vec<(BlobRef, Vec<NodeId>)>,
+}
+
+/// What a file's newest version must be for a commit to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// There is no such file.
+    NoFile,
+    /// This one. A file that is deleted and put again counts from 1 again, so the number alone does not say.
+    Version {
+        /// Its number.
+        number: u64,
+        /// Its digest.
+        digest: Digest,
+    },
 }
 
 /// A change of the cluster's metadata.
@@ -169,6 +195,29 @@ pub enum Change {
         /// Whether jobs that are not over may use it: those that have started keep their version.
         force: bool,
     },
+    /// Commit a new version of one file, with attributes, and only over the version that is expected. If the newest version
+    /// is the same already and was committed less than [`super::control::SAME_COMMIT_MS`] ago, it stays and is answered:
+    /// a program whose answer was lost sends the file again.
+    CommitFile {
+        /// The upload under which its bytes were stored.
+        upload: UploadId,
+        /// The version.
+        file: NewFile,
+        /// What is kept with it.
+        #[serde(deserialize_with = "bounded::map::<ATTRIBUTES_MAX, _, _, _>")]
+        attributes: Attributes,
+        /// What must be the newest version before; `None` for whatever there is.
+        expected: Option<Expected>,
+        /// Whether its extents are those of other files, and not stored under the upload: refused once one of them belongs to
+        /// nothing, because its holders may be deleting it.
+        borrows: bool,
+    },
+    /// Delete files with all their versions. Those that do not exist are left out.
+    DeleteFiles {
+        /// The files, at most [`super::control::ITEMS_PER_REQUEST_MAX`].
+        #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
+        names: Vec<FileName>,
+    },
 }
 
 impl Change {
@@ -184,7 +233,7 @@ pub enum Changed {
     /// New versions were committed, in the order of the request: the version's number, and the number of durable copies of
     /// the extent that has the fewest.
     Files(#[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")] Vec<(u64, u32)>),
-    /// A file was deleted.
+    /// A file, or several, were deleted.
     Deleted {
         /// Number of versions deleted.
         versions: u32,
@@ -234,6 +283,14 @@ impl Display for Change {
                 names(f, files.iter().map(|file| &file.name))
             }
             Self::Delete { name } => write!(f, "delete {name}"),
+            Self::CommitFile { upload, file, .. } => {
+                write!(f, "put ({upload}, {} bytes): {}", file.size, file.name)
+            }
+            Self::DeleteFiles { names } if names.is_empty() => f.write_str("delete nothing"),
+            Self::DeleteFiles { names: files } => {
+                f.write_str("delete:")?;
+                names(f, files.iter())
+            }
             Self::TrainStart { models, training } => {
                 write!(f, "train-start ({training}):")?;
                 names(f, models.iter())

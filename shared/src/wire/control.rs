@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::{BlobRef, HOLDERS_MAX, Holder, PlacedBlob};
 use super::bounded;
-pub use super::changes::{Change, Changed, JobOptions, NewFile};
+pub use super::changes::{
+    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Change, Changed, ETAG, Expected, JobOptions, NewFile,
+};
 pub use super::identities::{NamedIdentity, Period, Revocation, SeenCertificate};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
@@ -31,6 +33,12 @@ pub const CERTIFICATES_PER_NAME_MAX: usize = 8;
 pub const EXTENTS_PER_FILE_MAX: usize = 65_536;
 /// Versions of a file that are kept; a new one evicts the oldest.
 pub const VERSIONS_KEPT: usize = 5;
+/// For how long an equal version is not committed again by [`Change::CommitFile`], in milliseconds.
+pub const SAME_COMMIT_MS: u64 = 60_000;
+/// The folder of the store in which gateways keep buckets without files, and parts of uploads. Lists leave it out.
+pub const S3_FOLDER: &str = ".s3/";
+/// The part of [`S3_FOLDER`] for uploads: whoever may change a file may change what follows its name here.
+pub const S3_UPLOADS: &str = ".s3/uploads/";
 /// Most batches in the reply to [`ControlRequest::Leases`], so that it fits into a frame.
 pub const LEASES_SHOWN_MAX: usize = 65_536;
 /// The data set that `populate-test-data` fills, and the default of `add-job`.
@@ -203,6 +211,13 @@ pub struct FileVersion {
     /// The extents in order, with their holders.
     #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub extents: Vec<PlacedBlob>,
+    /// What is kept with it.
+    #[serde(
+        default,
+        skip_serializing_if = "Attributes::is_empty",
+        deserialize_with = "bounded::map::<ATTRIBUTES_MAX, _, _, _>"
+    )]
+    pub attributes: Attributes,
 }
 
 /// The holders chosen for one blob, in the order in which it is forwarded.

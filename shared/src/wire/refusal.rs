@@ -56,6 +56,8 @@ pub enum RefusalCode {
         /// Bytes that it reads in all; 0 if that is not known.
         total_bytes: u64,
     },
+    /// The file's newest version is not the one that the commit expects.
+    NotNewest,
 }
 
 impl RefusalCode {
@@ -75,7 +77,8 @@ impl RefusalCode {
             | Self::StaleTerm
             | Self::Unsupported
             | Self::Internal
-            | Self::Forbidden => false,
+            | Self::Forbidden
+            | Self::NotNewest => false,
         }
     }
 }

@@ -435,6 +435,9 @@ pub struct FileSummary {
     pub created_ms: u64,
     /// Members that hold all of the newest version, and are up.
     pub holders: Vec<NodeId>,
+    /// The attribute [`super::changes::ETAG`] of the newest version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
 }
 
 /// An entry of a folder of the store.

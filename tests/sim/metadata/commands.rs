@@ -11,7 +11,9 @@ use idunno_shared::access::{Grant, Issued, Role, SubjectName};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, FailedMax, JobOptions, NewFile, Selection, StartOptions};
+use idunno_shared::wire::control::{
+    Change, Expected, FailedMax, JobOptions, NewFile, Selection, StartOptions,
+};
 use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_shared::wire::records::RecordIdentity;
 use idunno_tests::seeds::{for_each_seed, is_replay};
@@ -87,15 +89,30 @@ impl Generator {
         UploadId { term, number: (number + self.below(20)).saturating_sub(1) }
     }
 
+    /// A commit of one file, which often expects the version that is the newest.
+    fn commit_file(&mut self, state: &State) -> Change {
+        let file = self.file();
+        let newest = state.locate(&file.name, None);
+        let seen = newest.map(|newest| Expected::Version { number: newest.number, digest: newest.digest() });
+        let stale = Some(Expected::Version { number: 1, digest: Digest::of(b"other") });
+        let expected = self.pick(&[None, Some(Expected::NoFile), seen, seen, stale]);
+        let attributes = (0..self.below(3)).map(|n| (format!("a{n}"), String::from("x"))).collect();
+        Change::CommitFile { upload: self.upload(state), file, attributes, expected, borrows: false }
+    }
+
     fn change(&mut self, state: &State) -> Change {
         let job = JobId(1 + self.below(3));
         match self.below(19) {
-            0..6 => {
+            0 => self.commit_file(state),
+            1..6 => {
                 let count = self.pick(&[1, 1, 1, 2, 3]);
                 Change::CommitFiles {
                     upload: self.upload(state),
                     files: (0..count).map(|_| self.file()).collect(),
                 }
+            }
+            6 if self.one_in(3) => {
+                Change::DeleteFiles { names: (0..self.below(4)).map(|_| self.file().name).collect() }
             }
             6 => Change::Delete { name: self.file().name },
             7 if self.one_in(4) => Change::TrainStart { models: vec![], training: self.training() },

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use idunno_core::metadata::{Action, Applied, Command, PREDEFINED_MODELS, State};
 use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{Digest, JobId, OpId, UploadId};
-use idunno_shared::wire::control::{Change, Changed, FailedMax, JobState, NewFile};
+use idunno_shared::wire::control::{
+    Attributes, Change, Changed, Expected, FailedMax, JobState, NewFile, SAME_COMMIT_MS,
+};
 use idunno_shared::wire::jobs::{BatchSize, QueryRange, Training};
 use idunno_shared::wire::refusal::RefusalCode;
 
@@ -57,6 +59,8 @@ struct NaiveModel {
 pub(super) struct NaiveMetadata {
     /// The versions of each file, oldest first.
     files: BTreeMap<String, Vec<NaiveVersion>>,
+    /// When the newest version of each file was committed, and its attributes.
+    newest: BTreeMap<String, (u64, Attributes)>,
     jobs: BTreeMap<u64, NaiveJob>,
     models: BTreeMap<String, NaiveModel>,
     operations: BTreeMap<OpId, Applied>,
@@ -92,7 +96,9 @@ impl NaiveMetadata {
             return Err(RefusalCode::Forbidden);
         }
         let upload = match action {
-            Action::Change(Change::CommitFiles { upload, .. }) => Some(*upload),
+            Action::Change(Change::CommitFiles { upload, .. } | Change::CommitFile { upload, .. }) => {
+                Some(*upload)
+            }
             _ => *upload,
         };
         if upload.is_some_and(|upload| self.ended_below.is_some_and(|end| upload < end)) {
@@ -196,6 +202,7 @@ impl NaiveMetadata {
         let versions = self.files.entry(name.to_owned()).or_default();
         let number = versions.last().map_or(1, |newest| newest.0 + 1);
         versions.push((number, content, extents));
+        self.newest.insert(name.to_owned(), (self.now_ms, Attributes::new()));
         if versions.len() > 5 {
             versions.remove(0);
         }
@@ -212,6 +219,41 @@ impl NaiveMetadata {
         if refused { Err(RefusalCode::Conflict) } else { Ok(job) }
     }
 
+    fn commit_file(
+        &mut self,
+        file: &NewFile,
+        attributes: &Attributes,
+        expected: Option<Expected>,
+    ) -> Result<Changed, RefusalCode> {
+        if !is_valid(file) {
+            return Err(RefusalCode::Invalid);
+        }
+        let name = file.name.as_str();
+        let found = self.files.get(name).and_then(|versions| versions.last()).map(|last| (last.0, last.1));
+        let is_expected = match expected {
+            None => true,
+            Some(Expected::NoFile) => found.is_none(),
+            Some(Expected::Version { number, digest }) => found == Some((number, digest)),
+        };
+        if !is_expected {
+            return Err(RefusalCode::NotNewest);
+        }
+        self.sizes.extend(file.extents.iter().map(|(blob, _)| (blob.digest, blob.size)));
+        let copies = file.extents.iter().map(|(_, holders)| holders.len()).min().unwrap_or(4);
+        let copies = u32::try_from(copies).unwrap();
+        if let Some((number, digest)) = found
+            && let Some((committed_ms, kept)) = self.newest.get(name)
+            && (digest, kept) == (file.digest, attributes)
+            && self.now_ms - committed_ms < SAME_COMMIT_MS
+        {
+            return Ok(Changed::Files(vec![(number, copies)]));
+        }
+        let blobs = file.extents.iter().map(|(blob, _)| blob.digest).collect();
+        let number = self.add_version(name, file.digest, blobs);
+        self.newest.insert(name.to_owned(), (self.now_ms, attributes.clone()));
+        Ok(Changed::Files(vec![(number, copies)]))
+    }
+
     fn apply_change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
         match change {
             Change::CommitFiles { files, .. } => {
@@ -226,6 +268,14 @@ impl NaiveMetadata {
                     (self.add_version(file.name.as_str(), file.digest, blobs), u32::try_from(copies).unwrap())
                 });
                 Ok(Changed::Files(versions.collect()))
+            }
+            Change::CommitFile { file, attributes, expected, .. } => {
+                self.commit_file(file, attributes, *expected)
+            }
+            Change::DeleteFiles { names } => {
+                let deleted = names.iter().filter_map(|name| self.files.remove(name.as_str()));
+                let versions: usize = deleted.map(|versions| versions.len()).sum();
+                Ok(Changed::Deleted { versions: u32::try_from(versions).unwrap() })
             }
             Change::Delete { name } => {
                 let versions = self.files.remove(name.as_str()).ok_or(RefusalCode::NotFound)?;

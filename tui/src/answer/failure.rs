@@ -116,7 +116,8 @@ impl From<ClusterError> for Failure {
                 | RefusalCode::UploadOver
                 | RefusalCode::StaleTerm
                 | RefusalCode::Unsupported
-                | RefusalCode::Forbidden => Exit::Refused,
+                | RefusalCode::Forbidden
+                | RefusalCode::NotNewest => Exit::Refused,
                 RefusalCode::NoQuorum
                 | RefusalCode::NotCoordinator { .. }
                 | RefusalCode::Busy

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::document::documents;
 use super::text;
 
-documents!(CreatedIdentity, RevokedIdentity);
+documents!(CreatedIdentity, CreatedKey, RevokedIdentity);
 documents!(listed Identity);
 
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -19,6 +19,23 @@ pub const ENDING_MS: u64 = 14 * DAY_MS;
 pub struct CreatedIdentity {
     /// The local file.
     pub path: String,
+    /// Whose it is.
+    pub name: String,
+    /// What it may do.
+    pub role: String,
+    /// Where a submitter may change files.
+    pub prefixes: Vec<String>,
+    /// When it ends, in milliseconds since the epoch.
+    pub ends_ms: u64,
+}
+
+/// `key create`: an access key.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct CreatedKey {
+    /// The access key's id.
+    pub access_key_id: String,
+    /// Its secret. Nobody keeps it: it cannot be shown again without the cluster's secret.
+    pub secret_access_key: String,
     /// Whose it is.
     pub name: String,
     /// What it may do.

@@ -7,7 +7,7 @@ use super::document::{Document, List, schema};
 use super::files::{
     DeletedFile, DownloadedDataset, DownloadedFile, FileList, FileVersions, UploadedDataset, UploadedFile,
 };
-use super::identities::{CreatedIdentity, Identity, RevokedIdentity};
+use super::identities::{CreatedIdentity, CreatedKey, Identity, RevokedIdentity};
 use super::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobExplanation, JobStats, JobWeight,
     Lease, SharingPolicy, StartedJob, StoppedJobs,
@@ -103,6 +103,7 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<CreatedIdentity>("identity create"),
         Command::of::<List<Identity>>("identity ls"),
         Command::of::<RevokedIdentity>("identity revoke"),
+        Command::of::<CreatedKey>("key create"),
         Command::of::<LocalCluster>("local up"),
         Command::of::<StartedProcesses>("local start"),
         Command::of::<KilledMembers>("local kill"),

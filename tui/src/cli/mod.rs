@@ -19,7 +19,7 @@ use crate::command::{Arguments, IdentityVerb, LocalVerb, Output, Verb, alias};
 use crate::console::{self, terminal::termination_signal};
 use crate::execute::results::fetch::Wanted;
 use crate::execute::results::follow::follow;
-use crate::execute::{self, cluster, identity, logs};
+use crate::execute::{self, access_key, cluster, identity, logs};
 use crate::local::STILL_RUN;
 use crate::session::Session;
 use crate::settings::{Settings, directory};
@@ -64,6 +64,9 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     }
     if let Verb::Identity(verb @ IdentityVerb::Create { .. }) = verb {
         return ExitCode::from(finish(identity::create(verb, global.dry_run), output));
+    }
+    if let Verb::Key(verb) = verb {
+        return ExitCode::from(finish(access_key::run(verb), output));
     }
     let session = match Session::new(&global, Arc::new(Bars)) {
         Ok(session) => session,

@@ -27,7 +27,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use idunno_shared::names::NameError;
 use thiserror::Error;
 
-pub use subverbs::{ClusterVerb, DeadLettersVerb, IdentityVerb, LocalVerb, MemberOf, ModelVerb, OneMember};
+pub use subverbs::{
+    ClusterVerb, DeadLettersVerb, IdentityVerb, KeyVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
+};
 pub use values::{JobRef, MemberRef, MinLevel, Since};
 pub use verbs::Verb;
 

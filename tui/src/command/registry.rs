@@ -260,6 +260,7 @@ impl Verb {
             | Self::GenConfig { write: false, .. }
             | Self::Completions { .. }
             | Self::Identity(IdentityVerb::Ls)
+            | Self::Key(_)
             | Self::Local(LocalVerb::Status) => Writes::Nothing,
         }
     }

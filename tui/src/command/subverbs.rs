@@ -1,4 +1,4 @@
-//! Subcommands of `dead-letters`, `model`, `cluster`, `identity` and `local`, and arguments that several commands share. The doc comments are
+//! Subcommands of `dead-letters`, `model`, `cluster`, `identity`, `key` and `local`, and arguments that several commands share. The doc comments are
 //! the help text.
 
 use std::path::PathBuf;
@@ -190,6 +190,34 @@ pub enum IdentityVerb {
         /// Also if no identity of this name has been used yet
         #[arg(long)]
         unseen: bool,
+    },
+}
+
+/// Access keys of programs that speak S3 to a gateway.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum KeyVerb {
+    /// Make an access key from the cluster's secret and print it; no member is asked
+    ///
+    /// 'idunno identity revoke NAME --unseen' ends all keys and identities of a name, at once and for good.
+    #[command(
+        after_help = "Example:\n  idunno key create --name etl --role submitter --prefix exports --secret secret.pem"
+    )]
+    Create {
+        /// The name of the person or program: letters a-z, digits and hyphens. The logs show it
+        #[arg(long, value_name = "NAME")]
+        name: SubjectName,
+        /// What it permits
+        #[arg(long, value_name = "ROLE")]
+        role: ConsoleRole,
+        /// The folder below which a submitter may change files: a bucket, or a folder of one [default: users/NAME]
+        #[arg(long, value_name = "FOLDER")]
+        prefix: Option<Prefix>,
+        /// The cluster's secret file
+        #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
+        secret: PathBuf,
+        /// For how long it is valid, such as 90d or 12h: from a minute to 3650d
+        #[arg(long, value_name = "TIME", default_value_t)]
+        expires: Validity,
     },
 }
 

@@ -11,7 +11,7 @@ use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 use super::reading::{KeptColumns, Reading};
 use super::selection::FileSelection;
 use super::subverbs::{
-    ClusterVerb, DeadLettersVerb, IdentityVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
+    ClusterVerb, DeadLettersVerb, IdentityVerb, KeyVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
 };
 use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
 
@@ -404,6 +404,10 @@ pub enum Verb {
     #[command(after_help = "Example:\n  idunno identity ls")]
     #[command(subcommand)]
     Identity(IdentityVerb),
+    /// Make access keys for programs that speak S3
+    #[command(after_help = "Example:\n  idunno key create --name etl --role viewer --secret secret.pem")]
+    #[command(subcommand)]
+    Key(KeyVerb),
     /// Run a cluster on this machine
     #[command(after_help = "Example:\n  idunno local up --members 7")]
     #[command(subcommand)]

@@ -2,6 +2,7 @@
 //!
 //! Every command gives an [`Answer`] (the same facts as JSON and as text) or a [`Failure`] with its exit code.
 
+pub mod access_key;
 pub mod backup;
 pub mod cluster;
 pub mod dead_letters;
@@ -127,6 +128,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Man { directory } => self_info::man(&directory),
         Verb::Cluster(_) => Err(only_on_command_line("secrets are created")),
         Verb::Identity(verb) => identity::run(session, verb).await,
+        Verb::Key(verb) => access_key::run(verb),
         Verb::Local(verb) => local::run(session, verb).await,
     }
 }

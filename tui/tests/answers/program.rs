@@ -1,7 +1,9 @@
 //! Examples of the JSON of commands on the program and on a cluster of this machine.
 
 use idunno_console::answer::document::List;
-use idunno_console::answer::identities::{CreatedIdentity, Identity, IdentityState, RevokedIdentity};
+use idunno_console::answer::identities::{
+    CreatedIdentity, CreatedKey, Identity, IdentityState, RevokedIdentity,
+};
 use idunno_console::answer::local::{
     KilledMember, KilledMembers, LocalCluster, LocalMember, LocalProcess, StartedProcesses, StoppedCluster,
 };
@@ -60,6 +62,14 @@ pub(super) fn program(command: &str) -> Option<Examples> {
         "cluster init" | "cluster rotate" => Examples::of(&secret()),
         "identity create" => Examples::of(&CreatedIdentity {
             path: "ada.pem".into(),
+            name: "ada".into(),
+            role: "submitter".into(),
+            prefixes: words(&["users/ada/"]),
+            ends_ms: CREATED_MS,
+        }),
+        "key create" => Examples::of(&CreatedKey {
+            access_key_id: "ada.submitter.1.1780000000".into(),
+            secret_access_key: "3f5a90b13f5a90b13f5a90b13f5a90b13f5a90b1".into(),
             name: "ada".into(),
             role: "submitter".into(),
             prefixes: words(&["users/ada/"]),

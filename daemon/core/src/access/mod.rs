@@ -15,7 +15,7 @@
 use idunno_shared::access::{Grant, Role, SubjectName, join};
 use idunno_shared::ids::{JobId, UploadId};
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{Change, ControlRequest, JobOptions, NewFile};
+use idunno_shared::wire::control::{Change, ControlRequest, JobOptions, NewFile, S3_UPLOADS};
 use idunno_shared::wire::frame::Request;
 use idunno_shared::wire::membership::IntroductionRequest;
 use thiserror::Error;
@@ -40,6 +40,8 @@ pub enum Claim<'a> {
     Files(&'a [NewFile]),
     /// The place of a file.
     File(&'a FileName),
+    /// The places of files that are named.
+    Names(&'a [FileName]),
     /// A job with these options, which does not exist yet.
     NewJob(&'a JobOptions),
     /// A job.
@@ -109,7 +111,9 @@ fn need_of_control(request: &ControlRequest) -> Need<'_> {
 pub fn need_of_change(change: &Change) -> Need<'_> {
     match change {
         Change::CommitFiles { upload: _, files } => Need::Own(Claim::Files(files)),
+        Change::CommitFile { file, .. } => Need::Own(Claim::Files(std::slice::from_ref(file))),
         Change::Delete { name } => Need::Own(Claim::File(name)),
+        Change::DeleteFiles { names } => Need::Own(Claim::Names(names)),
         Change::AddJob { options, .. } => Need::Own(Claim::NewJob(options)),
         Change::SetBatchSize { job, .. }
         | Change::StartJob { job, .. }
@@ -226,6 +230,7 @@ fn check_claim(asker: Asker<'_>, claim: Claim<'_>, state: Option<&State>) -> Res
     match claim {
         Claim::Files(files) => files.iter().try_for_each(|file| check_place(asker, &file.name)),
         Claim::File(name) => check_place(asker, name),
+        Claim::Names(names) => names.iter().try_for_each(|name| check_place(asker, name)),
         Claim::NewJob(options) if options.weight.is_some_and(|weight| weight != 1) => {
             Err(Denial::Weight { has: asker.describe() })
         }
@@ -237,7 +242,10 @@ fn check_claim(asker: Asker<'_>, claim: Claim<'_>, state: Option<&State>) -> Res
 
 fn check_place(asker: Asker<'_>, file: &FileName) -> Result<(), Denial> {
     let prefixes = asker.grant.map_or(&[][..], |grant| &grant.prefixes);
-    if prefixes.iter().any(|prefix| prefix.covers(file)) {
+    // Parts of an upload belong to whoever may change the file that they are to become.
+    let becomes = file.as_str().strip_prefix(S3_UPLOADS).and_then(|rest| rest.parse().ok());
+    let place = becomes.as_ref().unwrap_or(file);
+    if prefixes.iter().any(|prefix| prefix.covers(place)) {
         return Ok(());
     }
     let below = if prefixes.is_empty() { String::from("any prefix") } else { join(prefixes) };

@@ -161,6 +161,15 @@ fn a_submitter_changes_files_below_its_prefixes_only() {
     };
     assert!(allowed(&anna, &commit(&["a/1", "b/c/2"])));
     assert!(!allowed(&anna, &commit(&["a/1", "d/2", "b/c/3"])));
+    let many = |paths: &[&str]| {
+        change(Change::DeleteFiles { names: paths.iter().map(|path| path.parse().unwrap()).collect() })
+    };
+    assert!(allowed(&anna, &many(&["a/1", "b/c/2"])) && !allowed(&anna, &many(&["a/1", "d/2"])));
+    // The parts of an upload are where the file will be.
+    assert!(allowed(&anna, &delete(".s3/uploads/a/x/1/00001")));
+    for outside in [".s3/uploads/d/x/1/00001", ".s3/buckets/a", ".s3/a/x", "x/.s3/uploads/a/x"] {
+        assert!(!allowed(&anna, &delete(outside)), "{outside}");
+    }
     let none = grant("anna", Role::Submitter, &[]);
     assert!(!allowed(&none, &delete("a/x")), "no prefix covers nothing");
     let home = Grant { prefixes: vec![Prefix::of_home(&name("anna"))], ..none };

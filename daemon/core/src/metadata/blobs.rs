@@ -94,6 +94,20 @@ impl State {
         Ok(())
     }
 
+    /// Refuses extents of which one belongs to nothing.
+    pub(super) fn check_referenced(&self, what: &str, extents: &PlacedExtents) -> Result<(), Refusal> {
+        let is_free = |(blob, _): &&(BlobRef, Vec<NodeId>)| {
+            self.blobs.get(&blob.digest).is_none_or(|known| known.references == 0)
+        };
+        match extents.iter().find(is_free) {
+            Some((blob, _)) => Err(Refusal::not_found(format!(
+                "{what} is to share blob {}, which belongs to no file any more",
+                blob.digest
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Records the holders of a blob and adds `references` to its count.
     pub(super) fn record(&mut self, blob: BlobRef, holders: &[NodeId], references: u64) {
         let known = self.blobs.get(&blob.digest);
@@ -120,6 +134,7 @@ impl State {
     pub fn gone_holders(&self, change: &Change, is_live: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
         let committed: Vec<&PlacedExtents> = match change {
             Change::CommitFiles { files, .. } => files.iter().map(|file| &*file.extents).collect(),
+            Change::CommitFile { file, .. } => vec![&file.extents],
             Change::AddModel { package, .. } => vec![&package.extents],
             _ => return Vec::new(),
         };

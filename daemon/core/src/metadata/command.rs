@@ -23,7 +23,7 @@ pub struct Command {
     /// The change.
     pub action: Action,
     /// The upload under which the blobs of the action were stored: the command is refused once that is over.
-    /// [`Change::CommitFiles`] and [`Change::AddModel`] name their own.
+    /// [`Change::CommitFiles`], [`Change::CommitFile`] and [`Change::AddModel`] name their own.
     #[serde(default)]
     pub upload: Option<UploadId>,
     /// Who asked for the change: the command is refused once that name is revoked. `None` for what the cluster does by
@@ -55,9 +55,11 @@ impl Command {
     /// The upload that must not be over when the command is applied.
     pub(super) fn upload(&self) -> Option<UploadId> {
         match &self.action {
-            Action::Change(Change::CommitFiles { upload, .. } | Change::AddModel { upload, .. }) => {
-                Some(*upload)
-            }
+            Action::Change(
+                Change::CommitFiles { upload, .. }
+                | Change::CommitFile { upload, .. }
+                | Change::AddModel { upload, .. },
+            ) => Some(*upload),
             _ => self.upload,
         }
     }

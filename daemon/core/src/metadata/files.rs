@@ -1,6 +1,7 @@
 //! Files and their versions.
 //!
-//! A commit of several files is atomic. The newest [`VERSIONS_KEPT`] versions of a file are kept; a file that is deleted
+//! A commit of several files is atomic; a commit of one may name the version that it expects to be the newest, so that of two writers
+//! that have seen the same one only the first succeeds. The newest [`VERSIONS_KEPT`] versions of a file are kept; a file that is deleted
 //! and put again starts at version 1.
 
 use std::borrow::Borrow;
@@ -10,9 +11,10 @@ use idunno_shared::ids::Digest;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, COPIES};
 use idunno_shared::wire::control::{
-    Changed, EXTENTS_PER_FILE_MAX, ITEMS_PER_REQUEST_MAX, NewFile, VERSIONS_KEPT,
+    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Changed, EXTENTS_PER_FILE_MAX, Expected,
+    ITEMS_PER_REQUEST_MAX, NewFile, SAME_COMMIT_MS, VERSIONS_KEPT,
 };
-use idunno_shared::wire::refusal::Refusal;
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedExtents;
@@ -45,6 +47,15 @@ impl<'a> Content<'a> {
     }
 }
 
+/// How one file is committed.
+#[derive(Clone, Copy)]
+pub(super) struct CommitTerms<'a> {
+    pub(super) attributes: &'a Attributes,
+    pub(super) expected: Option<Expected>,
+    /// Whether its extents are those of other files.
+    pub(super) borrows: bool,
+}
+
 /// One version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredVersion", into = "StoredVersion")]
@@ -57,8 +68,18 @@ pub struct VersionRecord {
     pub extents: OneOrMany<BlobRef>,
     /// The revision of the metadata that added it; 0 if a release of format 1 did.
     pub born: u64,
-    /// Size and digest of all bytes; `None` if they are those of the only extent, as in a small file.
-    whole: Option<Box<(u64, Digest)>>,
+    /// `None` if size and digest are those of the only extent, as in a small file, and there are no attributes.
+    whole: Option<Box<Whole>>,
+}
+
+/// What a version has beside its extents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whole {
+    /// Of all bytes.
+    size: u64,
+    /// Of all bytes.
+    digest: Digest,
+    attributes: Attributes,
 }
 
 /// A version as it is stored.
@@ -71,12 +92,15 @@ struct StoredVersion {
     extents: OneOrMany<BlobRef>,
     #[serde(default)]
     born: u64,
+    #[serde(default, skip_serializing_if = "Attributes::is_empty")]
+    attributes: Attributes,
 }
 
 impl From<StoredVersion> for VersionRecord {
     fn from(stored: StoredVersion) -> Self {
-        let StoredVersion { number, size, digest, created_ms, extents, born } = stored;
-        let whole = (*extents != [BlobRef { digest, size }]).then(|| Box::new((size, digest)));
+        let StoredVersion { number, size, digest, created_ms, extents, born, attributes } = stored;
+        let is_plain = *extents == [BlobRef { digest, size }] && attributes.is_empty();
+        let whole = (!is_plain).then(|| Box::new(Whole { size, digest, attributes }));
         Self { number, created_ms, extents, born, whole }
     }
 }
@@ -84,21 +108,29 @@ impl From<StoredVersion> for VersionRecord {
 impl From<VersionRecord> for StoredVersion {
     fn from(version: VersionRecord) -> Self {
         let (size, digest) = (version.size(), version.digest());
-        let VersionRecord { number, created_ms, extents, born, whole: _ } = version;
-        Self { number, size, digest, created_ms, extents, born }
+        let VersionRecord { number, created_ms, extents, born, whole } = version;
+        let attributes = whole.map(|whole| whole.attributes).unwrap_or_default();
+        Self { number, size, digest, created_ms, extents, born, attributes }
     }
 }
 
 impl VersionRecord {
     /// The size in bytes.
     pub fn size(&self) -> u64 {
-        self.whole.as_ref().map_or_else(|| self.extents.iter().map(|blob| blob.size).sum(), |whole| whole.0)
+        self.whole
+            .as_ref()
+            .map_or_else(|| self.extents.iter().map(|blob| blob.size).sum(), |whole| whole.size)
     }
 
     /// The digest of all bytes.
     pub fn digest(&self) -> Digest {
         let only = || self.extents.first().map_or_else(Digest::default, |blob| blob.digest);
-        self.whole.as_ref().map_or_else(only, |whole| whole.1)
+        self.whole.as_ref().map_or_else(only, |whole| whole.digest)
+    }
+
+    /// What is kept with the version beside its bytes; `None` if that is nothing.
+    pub fn attributes(&self) -> Option<&Attributes> {
+        self.whole.as_ref().map(|whole| &whole.attributes).filter(|attributes| !attributes.is_empty())
     }
 }
 
@@ -172,6 +204,38 @@ impl State {
         Ok(Changed::Files(versions.collect()))
     }
 
+    /// Commits one file on its terms.
+    pub(super) fn commit_file(
+        &mut self,
+        file: &NewFile,
+        terms: CommitTerms<'_>,
+        confined: Option<&AskedBy>,
+    ) -> Result<Changed, Refusal> {
+        let what = format!("file '{}'", file.name);
+        check_attributes(&what, terms.attributes)?;
+        self.check_content(&what, Content::of(file))?;
+        let newest = self.file(&file.name).and_then(|known| known.version(None));
+        check_expected(&what, newest, terms.expected)?;
+        if terms.borrows {
+            self.check_referenced(&what, &file.extents)?;
+        }
+        let changed = |number| Changed::Files(vec![(number, copies_min(&file.extents))]);
+        if let Some(newest) = newest.filter(|newest| self.was_just_committed(newest, file, terms.attributes))
+        {
+            return Ok(changed(newest.number));
+        }
+        let content = Content::of(file);
+        Ok(changed(self.add_version_with(&file.name, content, terms.attributes.clone(), confined)))
+    }
+
+    /// Whether this is the same version, committed a moment ago.
+    fn was_just_committed(&self, newest: &VersionRecord, file: &NewFile, attributes: &Attributes) -> bool {
+        let is_same = newest.size() == file.size
+            && newest.digest() == file.digest
+            && newest.attributes().unwrap_or(&Attributes::new()) == attributes;
+        is_same && self.now_ms.saturating_sub(newest.created_ms) < SAME_COMMIT_MS
+    }
+
     /// Refuses content that has too many extents, or whose extents do not add up to its size. `what` names it in messages.
     pub(super) fn check_content(&self, what: &str, content: Content<'_>) -> Result<(), Refusal> {
         let Content { size, extents, .. } = content;
@@ -196,6 +260,16 @@ impl State {
         content: Content<'_>,
         confined: Option<&AskedBy>,
     ) -> u64 {
+        self.add_version_with(name, content, Attributes::new(), confined)
+    }
+
+    fn add_version_with(
+        &mut self,
+        name: &FileName,
+        content: Content<'_>,
+        attributes: Attributes,
+        confined: Option<&AskedBy>,
+    ) -> u64 {
         let Content { size, digest, extents } = content;
         let extents = self.record_extents(extents, confined);
         let known = self.files.get_key_value(name.as_str());
@@ -205,7 +279,8 @@ impl State {
         );
         let number = kept.version(None).map_or(1, |newest| newest.number + 1);
         let born = self.next_revision();
-        let new = StoredVersion { number, size, digest, created_ms: self.now_ms, extents, born };
+        let created_ms = self.now_ms;
+        let new = StoredVersion { number, size, digest, created_ms, extents, born, attributes };
         let all = FileRecord { versions: kept.versions.iter().cloned().chain([new.into()]).collect() };
         let leaving = all.versions.len().saturating_sub(VERSIONS_KEPT);
         self.retire(&key.0, &all, leaving, born);
@@ -221,6 +296,55 @@ impl State {
         };
         self.retire(&key.0, &file, file.versions.len(), self.next_revision());
         Ok(Changed::Deleted { versions: u32::try_from(file.versions.len()).unwrap_or(u32::MAX) })
+    }
+
+    pub(super) fn delete_files(&mut self, names: &[FileName]) -> Result<Changed, Refusal> {
+        if names.len() > ITEMS_PER_REQUEST_MAX {
+            let message =
+                format!("{} files are to be deleted; {ITEMS_PER_REQUEST_MAX} are allowed", names.len());
+            return Err(Refusal::invalid(message));
+        }
+        let mut versions = 0;
+        for name in names {
+            if let Ok(Changed::Deleted { versions: deleted }) = self.delete(name) {
+                versions += deleted;
+            }
+        }
+        Ok(Changed::Deleted { versions })
+    }
+}
+
+/// Refuses attributes beyond their bounds.
+fn check_attributes(what: &str, attributes: &Attributes) -> Result<(), Refusal> {
+    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if attributes.len() > ATTRIBUTES_MAX || bytes > ATTRIBUTE_BYTES_MAX {
+        return Err(Refusal::invalid(format!(
+            "{what} has {} attributes of {bytes} bytes; {ATTRIBUTES_MAX} of {ATTRIBUTE_BYTES_MAX} bytes are allowed",
+            attributes.len()
+        )));
+    }
+    Ok(())
+}
+
+fn check_expected(
+    what: &str,
+    newest: Option<&VersionRecord>,
+    expected: Option<Expected>,
+) -> Result<(), Refusal> {
+    let found = newest.map(|newest| (newest.number, newest.digest()));
+    let not_newest = |message: String| Err(Refusal::new(RefusalCode::NotNewest, message));
+    match (expected, found) {
+        (None, _) | (Some(Expected::NoFile), None) => Ok(()),
+        (Some(Expected::Version { number, digest }), Some(found)) if found == (number, digest) => Ok(()),
+        (Some(Expected::NoFile), Some((number, _))) => {
+            not_newest(format!("{what} exists: its newest version is {number}"))
+        }
+        (Some(Expected::Version { number, .. }), Some((found, _))) => {
+            not_newest(format!("the newest version of {what} is {found}, and not the {number} that was seen"))
+        }
+        (Some(Expected::Version { number, .. }), None) => {
+            not_newest(format!("{what}, of which version {number} was seen, does not exist any more"))
+        }
     }
 }
 

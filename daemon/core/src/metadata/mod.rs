@@ -73,7 +73,7 @@ pub use statistics::{JobStatistics, RATE_WINDOW_S};
 pub use views::{STORED_VISITED_MAX, StoredPage};
 
 use crate::uploads::UploadError;
-use files::Content;
+use files::{CommitTerms, Content};
 
 /// The metadata. A clone is a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -228,7 +228,12 @@ impl State {
             Change::CommitFiles { upload: _, files } => {
                 self.commit_files(files, by.filter(|by| by.is_confined()))
             }
+            Change::CommitFile { upload: _, file, attributes, expected, borrows } => {
+                let terms = CommitTerms { attributes, expected: *expected, borrows: *borrows };
+                self.commit_file(file, terms, by.filter(|by| by.is_confined()))
+            }
             Change::Delete { name } => self.delete(name),
+            Change::DeleteFiles { names } => self.delete_files(names),
             Change::TrainStart { models, training } => self.start_training(models, training),
             Change::AddJob { model, dataset, batch_size, options } => {
                 self.add_job(model, dataset, *batch_size, options, by.map(|by| &by.name))

@@ -8,7 +8,7 @@ use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
-    DeadLetter, FileSummary, ITEMS_PER_REQUEST_MAX, JobDetails, JobState, JobView, ModelView,
+    DeadLetter, ETAG, FileSummary, ITEMS_PER_REQUEST_MAX, JobDetails, JobState, JobView, ModelView, S3_FOLDER,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -99,9 +99,13 @@ impl State {
         self.operations.outcome(op)
     }
 
-    /// `ls`: the files that start with `prefix` and follow `after`, and whether more follow.
+    /// `ls`: the files that start with `prefix` and follow `after`, and whether more follow. What gateways keep is listed by
+    /// its own prefix only.
     pub fn list(&self, prefix: &str, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
-        let summaries = self.files(prefix, after).filter_map(|(name, file)| self.summary(name, file));
+        let is_listed =
+            |name: &FileName| prefix.starts_with(S3_FOLDER) || !name.as_str().starts_with(S3_FOLDER);
+        let files = self.files(prefix, after).filter(|(name, _)| is_listed(name));
+        let summaries = files.filter_map(|(name, file)| self.summary(name, file));
         page(summaries, limit)
     }
 
@@ -138,6 +142,7 @@ impl State {
             digest: newest.digest(),
             created_ms: newest.created_ms,
             holders: self.holders_of_all(&newest.extents),
+            etag: newest.attributes().and_then(|attributes| attributes.get(ETAG)).cloned(),
         })
     }
 

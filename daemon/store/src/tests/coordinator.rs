@@ -10,7 +10,7 @@ use idunno_shared::ids::{NodeId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, COPIES, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
-    Chain, Change, Changed, ControlReply, ControlRequest, FileVersion, NewFile,
+    Attributes, Chain, Change, Changed, ControlReply, ControlRequest, FileVersion, NewFile,
 };
 use idunno_shared::wire::frame::{Answer, Call, Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
@@ -200,7 +200,8 @@ impl State {
             let versions = self.files.entry(file.name.clone()).or_default();
             let version = versions.len() as u64 + 1;
             let (size, digest, created_ms) = (file.size, file.digest, 1_795_395_723_000);
-            versions.push(FileVersion { name: file.name, version, size, digest, created_ms, extents });
+            let (name, attributes) = (file.name, Attributes::new());
+            versions.push(FileVersion { name, version, size, digest, created_ms, extents, attributes });
             changed.push((version, u32::try_from(copies).unwrap()));
         }
         Ok(ControlReply::Changed(Changed::Files(changed)))

@@ -4,9 +4,9 @@ use crossterm::event::KeyCode;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FileVersion, FolderEntry, JobDetails,
-    JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView, RatesView,
-    StoreView, WorkerView,
+    AssignmentView, Attributes, ClusterView, DeadLetter, Distribution, FileSummary, FileVersion, FolderEntry,
+    JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView,
+    RatesView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
 use idunno_shared::wire::records::RecordIdentity;
@@ -112,6 +112,7 @@ pub(super) fn file(name: &str) -> FileSummary {
         digest: Digest::default(),
         created_ms: 0,
         holders,
+        etag: None,
     }
 }
 
@@ -326,6 +327,7 @@ fn detail_data(query: &DetailQuery) -> DetailData {
                     .map(|node| Holder { node: NodeId(node), address: ([127, 0, 0, 1], 7400).into() })
                     .to_vec(),
             }],
+            attributes: Attributes::new(),
         }]),
         DetailQuery::Leases { worker, .. } => DetailData::Leases(
             [LeaseStage::AwaitingCommit, LeaseStage::Running { ms: 1234 }, LeaseStage::Waiting]

@@ -88,6 +88,7 @@ fn every_command_has_a_key_and_is_in_the_palette() {
         "cluster init",
         "cluster rotate",
         "identity create",
+        "key create",
     ];
     for entry in entries().iter().filter(|entry| !without_key.contains(&entry.name.as_str())) {
         assert!(keymap.hint(&entry.name).is_some(), "{} has no key", entry.name);

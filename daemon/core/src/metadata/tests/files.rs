@@ -180,3 +180,96 @@ fn a_page_of_what_a_member_stores_looks_at_a_bounded_number_of_files() {
     let rest = fixture.state.stored(NodeId(5), first.next.as_ref(), 9);
     assert_eq!((rest.visited, rest.files.len(), rest.next), (10, 0, None));
 }
+
+fn commit_file(file: NewFile, attributes: Attributes, expected: Option<Expected>) -> Change {
+    Change::CommitFile { upload: UploadId::default(), file, attributes, expected, borrows: false }
+}
+
+fn attributes(entries: &[(&str, &str)]) -> Attributes {
+    entries.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn of_two_writers_that_saw_one_version_the_first_commits() {
+    let mut fixture = Fixture::default();
+    let put = |content: &str, expected| commit_file(file("a", content), Attributes::new(), expected);
+    let version =
+        |number, content: &str| Some(Expected::Version { number, digest: Digest::of(content.as_bytes()) });
+    assert_eq!(code(fixture.change(put("one", version(1, "none")))), RefusalCode::NotNewest);
+    assert_eq!(fixture.change(put("one", Some(Expected::NoFile))), Ok(Changed::Files(vec![(1, 4)])));
+    assert_eq!(code(fixture.change(put("two", Some(Expected::NoFile)))), RefusalCode::NotNewest);
+    assert_eq!(fixture.change(put("two", version(1, "one"))), Ok(Changed::Files(vec![(2, 4)])));
+    assert_eq!(code(fixture.change(put("three", version(1, "one")))), RefusalCode::NotNewest);
+    fixture.change(Change::Delete { name: name("a") }).unwrap();
+    fixture.change(put("other", None)).unwrap();
+    fixture.change(put("more", None)).unwrap();
+    assert_eq!(
+        code(fixture.change(put("x", version(2, "two")))),
+        RefusalCode::NotNewest,
+        "numbers begin again"
+    );
+}
+
+#[test]
+fn a_version_keeps_its_attributes_and_lists_show_its_etag() {
+    let mut fixture = Fixture::default();
+    let kept = attributes(&[(ETAG, "abc"), ("content-type", "text/plain")]);
+    fixture.change(commit_file(file("a", "one"), kept.clone(), None)).unwrap();
+    fixture.apply(commit(vec![file("b", "one")])).unwrap();
+    let again: State = rmp_serde::from_slice::<Snapshot>(
+        &rmp_serde::to_vec(&Snapshot::from(fixture.state.clone())).unwrap(),
+    )
+    .unwrap()
+    .into();
+    for state in [&fixture.state, &again] {
+        let found = |path: &str| state.locate(&name(path), None).unwrap().attributes().cloned();
+        assert_eq!((found("a"), found("b")), (Some(kept.clone()), None));
+        let etags: Vec<_> = state.list("", None, 9).0.into_iter().map(|file| file.etag).collect();
+        assert_eq!(etags, [Some("abc".to_owned()), None]);
+    }
+    let large = attributes(&[("x", &"y".repeat(ATTRIBUTE_BYTES_MAX))]);
+    assert_eq!(code(fixture.change(commit_file(file("a", "two"), large, None))), RefusalCode::Invalid);
+}
+
+#[test]
+fn a_file_that_is_sent_again_at_once_gets_no_second_version() {
+    let mut fixture = Fixture::default();
+    let put = |kept: &str| commit_file(file("a", "one"), attributes(&[("kept", kept)]), None);
+    assert_eq!(fixture.change(put("x")), Ok(Changed::Files(vec![(1, 4)])));
+    fixture.now_ms = SAME_COMMIT_MS - 1;
+    assert_eq!(fixture.change(put("x")), Ok(Changed::Files(vec![(1, 4)])));
+    assert_eq!(fixture.change(put("y")), Ok(Changed::Files(vec![(2, 4)])), "other attributes");
+    fixture.now_ms *= 3;
+    assert_eq!(fixture.change(put("y")), Ok(Changed::Files(vec![(3, 4)])), "later it is news");
+}
+
+#[test]
+fn extents_are_shared_only_while_a_file_has_them() {
+    let mut fixture = Fixture::default();
+    let copy = |target: &str| Change::CommitFile {
+        upload: UploadId::default(),
+        file: file(target, "one"),
+        attributes: Attributes::new(),
+        expected: None,
+        borrows: true,
+    };
+    assert_eq!(code(fixture.change(copy("b"))), RefusalCode::NotFound);
+    fixture.apply(commit(vec![file("a", "one")])).unwrap();
+    fixture.change(copy("b")).unwrap();
+    assert_eq!(fixture.references("one"), Some(2));
+    let both = Change::DeleteFiles { names: vec![name("a"), name("none"), name("b")] };
+    assert_eq!(fixture.change(both), Ok(Changed::Deleted { versions: 2 }));
+    assert_eq!(fixture.references("one"), Some(0));
+    assert_eq!(code(fixture.change(copy("b"))), RefusalCode::NotFound, "its holders may be deleting it");
+}
+
+#[test]
+fn lists_leave_out_what_gateways_keep() {
+    let mut fixture = Fixture::default();
+    let part = format!("{S3_UPLOADS}b/key/1/00001");
+    fixture.apply(commit(vec![file("a", "one"), file(&part, "two")])).unwrap();
+    let listed = |prefix: &str| -> Vec<String> {
+        fixture.state.list(prefix, None, 9).0.into_iter().map(|file| file.name.to_string()).collect()
+    };
+    assert_eq!((listed(""), listed(S3_UPLOADS)), (vec!["a".to_owned()], vec![part.clone()]));
+}
