@@ -23,7 +23,9 @@ def triton(port):
 
 
 def mlserver(port):
-    return [os.environ["IDUNNO_MLSERVER_PYTHON"], "-m", "mlserver", "start", HERE / "mlserver_models"], {
+    # It is a program beside the interpreter.
+    program = Path(os.environ["IDUNNO_MLSERVER_PYTHON"]).with_name("mlserver")
+    return [program, "start", HERE / "mlserver_models"], {
         "MLSERVER_HTTP_PORT": str(port),
         "MLSERVER_GRPC_PORT": str(port + 1),
         "MLSERVER_METRICS_PORT": str(port + 2),
@@ -96,8 +98,8 @@ def run_job(cluster, model, dataset, midway=None):
 
 
 def all_ready(cluster):
-    workers = cluster.run("status")["workers"]
-    return len(workers) == MEMBERS and all(worker["server"] == "ready" for worker in workers)
+    servers = cluster.run("status")["model_servers"]
+    return len(servers) == MEMBERS and all(server["state"] == "ready" for server in servers)
 
 
 def test_texts_are_answered_although_the_server_is_killed(server, cluster, tmp_path):

@@ -86,6 +86,7 @@ fn the_commands_have_their_exact_names() {
             "identity create",
             "identity ls",
             "identity revoke",
+            "key create",
             "local up",
             "local start",
             "local kill",

@@ -277,7 +277,7 @@ impl Supervisor {
 
     async fn publish_ready(&self, server: &ModelServerClient) -> Result<(), ServerError> {
         let extensions = server.extensions().await?;
-        let offers = if extensions.repository { Some(server.repository_models().await?) } else { None };
+        let offers = if extensions.repository { offers(server).await? } else { None };
         info!(epoch = self.status.borrow().epoch + 1, "the model server is ready");
         self.status.send_modify(|status| {
             status.state = ServerState::Ready;
@@ -341,6 +341,14 @@ impl Supervisor {
         // It ends in time or is killed.
         let _ = timeout(self.timing.stop_timeout, child.wait()).await;
         child.kill().await;
+    }
+}
+
+/// The models in a server's repository; `None` if it keeps the list to itself, as Triton may, whose models all may use.
+async fn offers(server: &ModelServerClient) -> Result<Option<Vec<ModelName>>, ServerError> {
+    match server.repository_models().await {
+        Err(ServerError::Status { status: 401 | 403, .. }) => Ok(None),
+        models => models.map(Some),
     }
 }
 
