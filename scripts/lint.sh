@@ -57,7 +57,7 @@ fi
 if ./scripts/setup_python.sh; then
     check "ruff, python_model_server" .venv/bin/ruff check --quiet python_model_server
     check "ruff format, python_model_server" .venv/bin/ruff format --quiet --check python_model_server
-    check "ruff, scripts" .venv/bin/ruff check --quiet --config scripts/ruff.toml scripts tests/vms tests/servers
+    check "ruff, scripts" .venv/bin/ruff check --quiet --config scripts/ruff.toml scripts tests/clients tests/vms tests/servers
     check "mypy" mypy_package
 else
     skip "ruff and mypy" "scripts/setup_python.sh cannot make .venv"

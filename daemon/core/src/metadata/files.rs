@@ -1,8 +1,8 @@
 //! Files and their versions.
 //!
-//! A commit of several files is atomic; a commit of one may name the version that it expects to be the newest, so that of two writers
-//! that have seen the same one only the first succeeds. The newest [`VERSIONS_KEPT`] versions of a file are kept; a file that is deleted
-//! and put again starts at version 1.
+//! A commit of several files is atomic; a commit of one may name the version that it expects to be the newest, so that of two
+//! writers that have seen the same one only the first succeeds. The newest [`VERSIONS_KEPT`] versions of a file are kept; a file
+//! that is deleted and put again starts at version 1.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
