@@ -1,4 +1,4 @@
-//! A slow model server without extensions, inside the test process. It answers an input with the input's length; a call with
+//! A slow model server of others, which takes binary data, inside the test process. It answers an input with the input's length; a call with
 //! an input that begins with "break" fails. All members share it, so that they cost no more than their daemons.
 
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ async fn serve(stream: TcpStream, pause: Duration) {
             sleep(pause).await;
             answer(&tensor)
         } else {
-            (200, json!({ "name": path }))
+            (200, json!({ "name": path, "extensions": ["binary_tensor_data"] }))
         };
         let body = reply.to_string();
         let response = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
