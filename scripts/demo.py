@@ -153,6 +153,9 @@ def check_job(cluster, options, job, view, photos):
     """
     results_file = options.dir / f"results-{view['model']}.jsonl"
     raw_file = results_file.with_suffix(".raw.jsonl")
+    # What earlier runs left is not overwritten unasked.
+    raw_file.unlink(missing_ok=True)
+    results_file.unlink(missing_ok=True)
     cluster.run("get-job-results", job, raw_file, "--raw")
     labels, queries, errors = read_rows(raw_file)
     raw_file.unlink()

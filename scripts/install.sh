@@ -53,10 +53,12 @@ fi
 if [[ "$what" == uninstall ]]; then
     for unit in member model-server introducer; do
         systemctl disable --now "idunno-$unit.service" 2>/dev/null || true
-        rm -f "/etc/systemd/system/idunno-$unit.service"
+        rm -f "/etc/systemd/system/idunno-$unit.service" "/etc/systemd/system/idunno-$unit.service.d/gpu.conf"
+        rmdir "/etc/systemd/system/idunno-$unit.service.d" 2>/dev/null || true
     done
     systemctl daemon-reload || true
-    rm -f /usr/local/bin/idunno /usr/local/bin/idunnod /usr/local/sbin/idunno-setup-python
+    rm -f /usr/local/bin/idunno /usr/local/bin/idunnod /usr/local/sbin/idunno-setup-python \
+        /usr/local/sbin/idunno-setup-gpu
     rm -rf /usr/local/share/idunno /opt/idunno/venv /opt/idunno/venv-*
     rmdir /opt/idunno 2>/dev/null || true
     if [[ -z "$purge" ]]; then
@@ -87,6 +89,8 @@ put() { # put MODE FILE TARGET: replaces the target, also while it is a running 
 put 755 "$programs/idunno" /usr/local/bin/idunno
 put 755 "$programs/idunnod" /usr/local/bin/idunnod
 put 755 "$root/scripts/idunno-setup-python" /usr/local/sbin/idunno-setup-python
+put 755 "$root/scripts/idunno-setup-gpu" /usr/local/sbin/idunno-setup-gpu
+put 644 "$root/scripts/systemd/gpu.conf" /usr/local/share/idunno/gpu.conf
 
 roles=("$what")
 [[ "$what" == both ]] && roles=(introducer member)

@@ -52,6 +52,8 @@ for program in idunno idunnod; do
     strip "$tree/usr/bin/$program"
 done
 put 755 "$root/scripts/idunno-setup-python" /usr/sbin/idunno-setup-python
+put 755 "$root/scripts/idunno-setup-gpu" /usr/sbin/idunno-setup-gpu
+put 644 "$root/scripts/systemd/gpu.conf" /usr/share/idunno/gpu.conf
 for unit in introducer member model-server; do
     put 644 "$root/scripts/systemd/idunno-$unit.service" "/usr/lib/systemd/system/idunno-$unit.service"
     sed -i 's|/usr/local/bin/|/usr/bin/|g' "$tree/usr/lib/systemd/system/idunno-$unit.service"

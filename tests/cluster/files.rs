@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use idunno_shared::client::files::{GetError, NoProgress, PutItem, PutOptions};
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, FileSummary};
 
+use crate::backup::idunno;
 use crate::harness::{Expected, LocalCluster, SOON, check_copies, content, heavy, name};
 
 async fn list(cluster: &LocalCluster, prefix: &str) -> Vec<FileSummary> {
@@ -194,4 +195,61 @@ async fn files_acknowledged_while_members_are_killed_stay_readable() {
     let twice = versions.iter().filter(|version| version.version != 1).count();
     assert_eq!(twice, 0, "files with a second version, of {}", versions.len());
     outcome.unwrap_or_else(|error| cluster.fail(&format!("the put did not survive the deaths: {error}")));
+}
+
+/// What the command line does with many files at once, and with its own streams.
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_name_many_files_and_nothing_is_replaced_unasked() {
+    let _turn = heavy().await;
+    let cluster = LocalCluster::start(3, false).await;
+    let run = |words: &[&str]| tokio::task::block_in_place(|| idunno(&cluster, words));
+    let names = |prefix: &str| -> Vec<String> {
+        let listed: serde_json::Value =
+            serde_json::from_str(&run(&["ls", prefix, "--all", "--output", "json"]).unwrap()).unwrap();
+        let items = listed["items"].as_array().unwrap().iter();
+        items.map(|file| file["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut expected = Expected::default();
+    // More than one change of the log takes.
+    for number in 0..1_100 {
+        expected.add(&format!("many/{number:04}.txt"), format!("{number}\n").into_bytes());
+    }
+    expected.add("other/a.bin", content(1, 70_000_000));
+    expected.put(&cluster).await;
+
+    assert_eq!(names("many/000?.txt").len(), 10);
+    assert_eq!(run(&["cat", "many/000[1-3].txt"]).unwrap(), "1\n2\n3\n");
+    assert!(run(&["cp", "many/", "copy/"]).unwrap().contains("1100 files copied"));
+    assert!(run(&["mv", "copy/**/*5.txt", "other/a.bin", "moved/"]).unwrap().contains("111 files moved"));
+    assert_eq!((names("copy/").len(), names("moved/").len(), names("other/")), (990, 111, vec![]));
+    assert_eq!(names("moved/").first().unwrap(), "moved/0005.txt");
+    let refused = run(&["cp", "many/0005.txt", "moved/0005.txt"]).unwrap_err();
+    assert!(refused.contains("moved/0005.txt") && refused.contains("--force"), "{refused}");
+    assert!(run(&["cp", "many/0006.txt", "moved/0005.txt", "--force"]).unwrap().contains("version 2"));
+    assert_eq!(run(&["get", "moved/0005.txt", "-"]).unwrap(), "6\n");
+    assert_eq!(run(&["get", "moved/0005.txt", "-", "--version", "1"]).unwrap(), "5\n");
+
+    let local = cluster.path().join("local");
+    let local_name = local.to_str().unwrap();
+    run(&["get", "moved/a.bin", local_name]).unwrap();
+    assert!(std::fs::read(&local).unwrap() == content(1, 70_000_000), "the moved file has other bytes");
+    for words in
+        [&["get", "many/0001.txt", local_name][..], &["get-versions", "many/0001.txt", "1", local_name]]
+    {
+        let refused = run(words).unwrap_err();
+        assert!(refused.contains("this replaces") && refused.contains("--force"), "{refused}");
+    }
+    assert_eq!(std::fs::metadata(&local).unwrap().len(), 70_000_000);
+    run(&["get", "many/0001.txt", local_name, "--force"]).unwrap();
+    assert_eq!(std::fs::read(&local).unwrap(), b"1\n");
+
+    let planned = run(&["rm", "copy/", "moved/*", "--dry-run"]).unwrap();
+    assert_eq!(planned.lines().count(), 1_101, "{planned}");
+    let refused = run(&["rm", "copy/", "moved/*"]).unwrap_err();
+    assert!(refused.contains("permanently deletes 1101 files") && refused.contains("--yes"), "{refused}");
+    assert_eq!(names("copy/").len(), 990);
+    let removed = run(&["rm", "copy/", "moved/*", "--yes"]).unwrap();
+    assert!(removed.contains("1101 files deleted, 1102 versions"), "{removed}");
+    assert!(run(&["ls", "copy/"]).is_err() && run(&["rm", "copy/*", "--yes"]).is_err());
+    assert_eq!(names("many/").len(), 1_100);
 }

@@ -66,6 +66,7 @@ class Commands:
     def rows(self, job):
         """The answers and the reasons of the failed rows, by query: every query once."""
         path = self.folder / "results.jsonl"
+        path.unlink(missing_ok=True)
         self.run("get-job-results", job, path)
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert sorted(row["query"] for row in rows) == list(range(len(rows)))

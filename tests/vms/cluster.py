@@ -117,6 +117,7 @@ class Cluster:
     def answers(self, job, queries):
         """The answer of each query. Fails unless each query has exactly one row."""
         place = self.folder / f"{job}.jsonl"
+        place.unlink(missing_ok=True)
         self.idunno("get-job-results", job, place, "--raw")
         rows = [json.loads(line) for line in place.read_text().splitlines()]
         count = Counter(row["query"] for row in rows)

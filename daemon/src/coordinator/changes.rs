@@ -73,6 +73,7 @@ impl LeaderTerm {
                 | Change::CommitFile { .. }
                 | Change::Delete { .. }
                 | Change::DeleteFiles { .. }
+                | Change::CopyFiles { .. }
         );
         // A change that was made already is only answered again, even if its upload or its job has ended since.
         let made = self.state().outcome(op).cloned();

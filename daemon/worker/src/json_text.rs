@@ -6,6 +6,7 @@
 use std::fmt;
 
 use idunno_shared::client::results::scalar;
+use memchr::memmem;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::de::Read;
@@ -57,6 +58,33 @@ pub enum NotStrict {
     Other,
 }
 
+/// Whether text that is JSON is strict without a closer look. Much faster than [`strict`], and true for nearly all that people
+/// and models write. Says nothing of text that is no JSON.
+pub fn is_plain(text: &str, levels: u8) -> bool {
+    // A number that a double cannot hold has more digits than this, or a positive exponent.
+    const DIGITS_MAX: usize = 300;
+    let bytes = text.as_bytes();
+    let opened = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    if opened > usize::from(levels) || memmem::find(bytes, b"\\u").is_some() {
+        return false;
+    }
+    let mut digits = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if byte.is_ascii_digit() {
+            digits += 1;
+            if digits > DIGITS_MAX {
+                return false;
+            }
+            continue;
+        }
+        if digits > 0 && matches!(byte, b'e' | b'E') && bytes.get(at + 1) != Some(&b'-') {
+            return false;
+        }
+        digits = 0;
+    }
+    true
+}
+
 /// Checks that the bytes are one value of strict JSON with at most so many levels, and says where they are not.
 pub fn strict(bytes: &[u8], levels: u8) -> Result<(), serde_json::Error> {
     fn read<'de, R: Read<'de>>(
@@ -75,6 +103,12 @@ pub fn strict(bytes: &[u8], levels: u8) -> Result<(), serde_json::Error> {
 
 /// Checks that the bytes are one value of strict JSON that a row can hold, and tells broken JSON from what is none.
 pub fn check(bytes: &[u8]) -> Result<(), NotStrict> {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && is_plain(text, LEVELS_MAX - 1)
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    {
+        return Ok(());
+    }
     let Err(error) = strict(bytes, LEVELS_MAX - 1) else { return Ok(()) };
     // This reader skips surrogates, sizes of numbers, and any depth.
     let is_lenient = |bytes: &[u8]| serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
@@ -177,6 +211,34 @@ impl<'de> Visitor<'de> for Strict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_taken_for_plain_is_strict() {
+        let digits = |count: usize| "9".repeat(count);
+        let fractions =
+            [digits(300) + "." + &digits(300), digits(301), digits(300) + "e-9", String::from("1.5E-3")];
+        let texts = [
+            "[1e308,2]",
+            "[1e999]",
+            "1E+400",
+            "{\"a\":[1,-0.0,null]}",
+            "\"\\ud83d\"",
+            "\"\\\\u\"",
+            "\"3e5 a\"",
+            "\"\\n\"",
+        ];
+        let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        let all = texts.map(String::from).into_iter().chain(fractions).chain([deep(20), deep(21)]);
+        let mut plain = 0;
+        for text in all {
+            // Nothing that is no strict JSON passes; what is strict may need the closer look.
+            if is_plain(&text, 20) && serde_json::from_str::<IgnoredAny>(&text).is_ok() {
+                assert!(strict(text.as_bytes(), 20).is_ok(), "{text}");
+                plain += 1;
+            }
+        }
+        assert_eq!(plain, 6);
+    }
 
     #[test]
     fn strict_json_is_told_from_broken_json_and_from_text() {

@@ -18,6 +18,7 @@ import uvicorn
 from .app import Limits, create_app
 from .errors import FaultPlanError
 from .fault_injection import ENVIRONMENT as FAULTS_ENVIRONMENT
+from .freed_memory import keep_freed_memory
 from .http_connection import BoundedConnection
 from .models import registry
 from .os_process import (
@@ -131,6 +132,7 @@ class _Server(uvicorn.Server):
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     one_thread_per_library()
+    keep_freed_memory()
     if options.check_models:
         return check_models(options.models_dir)
     os.umask(0o077)  # models and training data are this user's alone

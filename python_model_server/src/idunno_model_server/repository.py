@@ -25,6 +25,7 @@ from .environments import Environments
 from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError, RunnerError
 from .execution import open_model
 from .failures import RecentFailures
+from .freed_memory import return_freed_memory
 from .inference_pool import InferencePool
 from .models import Model
 from .models.description import ModelDescription
@@ -292,6 +293,7 @@ def _collect_and_freeze() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    return_freed_memory()
 
 
 def _refused(entry: ModelEntry, version: str, error: Exception) -> ApiError:

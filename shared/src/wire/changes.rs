@@ -59,6 +59,15 @@ pub struct NewFile {
     pub extents: Vec<(BlobRef, Vec<NodeId>)>,
 }
 
+/// One file that is copied or moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCopy {
+    /// The file that has the content.
+    pub from: FileName,
+    /// The file that gets it.
+    pub to: FileName,
+}
+
 /// What a file's newest version must be for a commit to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expected {
@@ -218,6 +227,17 @@ pub enum Change {
         #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
         names: Vec<FileName>,
     },
+    /// Give files the content of others, all of them or none; no byte moves. A file that exists keeps its versions, and gets
+    /// the new ones after them.
+    CopyFiles {
+        /// The files, 1 to [`super::control::ITEMS_PER_REQUEST_MAX`]; no file is named twice.
+        #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
+        copies: Vec<FileCopy>,
+        /// Whether all kept versions move, and the first file of each pair ends; otherwise the newest is copied.
+        moves: bool,
+        /// Whether the second file of a pair may exist.
+        replace: bool,
+    },
 }
 
 impl Change {
@@ -271,6 +291,8 @@ pub enum Changed {
         /// Whether it had another one before, or none.
         is_new: bool,
     },
+    /// Files were copied or moved: the number of each target's newest version, in the order of the request.
+    Copied(#[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")] Vec<u64>),
 }
 
 /// A summary for logs; short, however long the change's lists are.
@@ -290,6 +312,10 @@ impl Display for Change {
             Self::DeleteFiles { names: files } => {
                 f.write_str("delete:")?;
                 names(f, files.iter())
+            }
+            Self::CopyFiles { copies, moves, .. } => {
+                f.write_str(if *moves { "move to:" } else { "copy to:" })?;
+                names(f, copies.iter().map(|copy| &copy.to))
             }
             Self::TrainStart { models, training } => {
                 write!(f, "train-start ({training}):")?;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{BlobRef, HOLDERS_MAX, Holder, PlacedBlob};
 use super::bounded;
 pub use super::changes::{
-    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Change, Changed, ETAG, Expected, JobOptions, NewFile,
+    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Change, Changed, ETAG, Expected, FileCopy, JobOptions,
+    NewFile,
 };
 pub use super::identities::{NamedIdentity, Period, Revocation, SeenCertificate};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};

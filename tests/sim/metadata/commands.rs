@@ -12,7 +12,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
-    Change, Expected, FailedMax, JobOptions, NewFile, Selection, StartOptions,
+    Change, Expected, FailedMax, FileCopy, JobOptions, NewFile, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_shared::wire::records::RecordIdentity;
@@ -113,6 +113,11 @@ impl Generator {
             }
             6 if self.one_in(3) => {
                 Change::DeleteFiles { names: (0..self.below(4)).map(|_| self.file().name).collect() }
+            }
+            6 if self.one_in(3) => {
+                let copies =
+                    (0..self.below(3)).map(|_| FileCopy { from: self.file().name, to: self.file().name });
+                Change::CopyFiles { copies: copies.collect(), moves: self.one_in(2), replace: self.one_in(2) }
             }
             6 => Change::Delete { name: self.file().name },
             7 if self.one_in(4) => Change::TrainStart { models: vec![], training: self.training() },

@@ -8,7 +8,7 @@ use idunno_core::metadata::{Action, Applied, Command, PREDEFINED_MODELS, State};
 use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{Digest, JobId, OpId, UploadId};
 use idunno_shared::wire::control::{
-    Attributes, Change, Changed, Expected, FailedMax, JobState, NewFile, SAME_COMMIT_MS,
+    Attributes, Change, Changed, Expected, FailedMax, FileCopy, JobState, NewFile, SAME_COMMIT_MS,
 };
 use idunno_shared::wire::jobs::{BatchSize, QueryRange, Training};
 use idunno_shared::wire::refusal::RefusalCode;
@@ -209,6 +209,44 @@ impl NaiveMetadata {
         number
     }
 
+    fn copy_files(
+        &mut self,
+        copies: &[FileCopy],
+        moves: bool,
+        replace: bool,
+    ) -> Result<Changed, RefusalCode> {
+        let names: BTreeSet<&str> =
+            copies.iter().flat_map(|copy| [copy.from.as_str(), copy.to.as_str()]).collect();
+        if copies.is_empty() || names.len() != 2 * copies.len() {
+            return Err(RefusalCode::Invalid);
+        }
+        for copy in copies {
+            if !self.files.contains_key(copy.from.as_str()) {
+                return Err(RefusalCode::NotFound);
+            }
+            if !replace && self.files.contains_key(copy.to.as_str()) {
+                return Err(RefusalCode::Conflict);
+            }
+        }
+        let mut numbers = Vec::new();
+        for copy in copies {
+            let source = self.files[copy.from.as_str()].clone();
+            let moved = if moves { &source[..] } else { &source[source.len() - 1..] };
+            let mut number = 0;
+            for (_, content, extents) in moved {
+                number = self.add_version(copy.to.as_str(), *content, extents.clone());
+            }
+            // The attributes go along.
+            let (_, attributes) = self.newest[copy.from.as_str()].clone();
+            self.newest.insert(copy.to.to_string(), (self.now_ms, attributes));
+            if moves {
+                self.files.remove(copy.from.as_str());
+            }
+            numbers.push(number);
+        }
+        Ok(Changed::Copied(numbers))
+    }
+
     fn job(&mut self, id: JobId) -> Result<&mut NaiveJob, RefusalCode> {
         self.jobs.get_mut(&id.0).ok_or(RefusalCode::NotFound)
     }
@@ -277,6 +315,7 @@ impl NaiveMetadata {
                 let versions: usize = deleted.map(|versions| versions.len()).sum();
                 Ok(Changed::Deleted { versions: u32::try_from(versions).unwrap() })
             }
+            Change::CopyFiles { copies, moves, replace } => self.copy_files(copies, *moves, *replace),
             Change::Delete { name } => {
                 let versions = self.files.remove(name.as_str()).ok_or(RefusalCode::NotFound)?;
                 Ok(Changed::Deleted { versions: u32::try_from(versions.len()).unwrap() })

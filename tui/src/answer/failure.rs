@@ -53,18 +53,25 @@ impl Exit {
 
 /// A command that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{message}")]
+#[error("{message}{}", hint(*.confirmed_by))]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
     /// What failed on what, and what to do.
     pub message: String,
+    /// The option that says that the command is meant, if only that is missing.
+    pub confirmed_by: Option<&'static str>,
 }
 
 impl Failure {
     /// A failure with its exit code.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), confirmed_by: None }
+    }
+
+    /// A command that destroys something, and is not confirmed by its `option`.
+    pub fn unconfirmed(what: impl Into<String>, option: &'static str) -> Self {
+        Self { confirmed_by: Some(option), ..Self::new(Exit::Refused, what) }
     }
 
     /// A failure that no other exit code describes.
@@ -97,10 +104,14 @@ impl Failure {
         let error = ErrorDetail {
             code: self.exit as u8,
             kind: self.exit.word().to_owned(),
-            message: self.message.clone(),
+            message: self.to_string(),
         };
         to_json(&ErrorDocument { error })
     }
+}
+
+fn hint(confirmed_by: Option<&str>) -> String {
+    confirmed_by.map_or_else(String::new, |option| format!(": pass {option} to confirm"))
 }
 
 impl From<ClusterError> for Failure {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::document::documents;
 
 documents!(UploadedFile, UploadedDataset, DownloadedFile, DownloadedDataset, FileVersions, DeletedFile);
-documents!(FileList);
+documents!(FileList, DeletedFiles, CopiedFiles);
 
 /// `put`: the version that was written.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -130,6 +130,33 @@ pub struct DeletedFile {
     pub name: String,
     /// Versions that were deleted.
     pub versions: u32,
+}
+
+/// `rm`: the files that were deleted with all their versions.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct DeletedFiles {
+    /// How many files.
+    pub files: u64,
+    /// Versions that were deleted.
+    pub versions: u64,
+}
+
+/// `cp`, `mv`: the files that were copied or moved, in the order of their new names.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct CopiedFiles {
+    /// The files.
+    pub items: Vec<CopiedFile>,
+}
+
+/// A file that was copied or moved.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct CopiedFile {
+    /// Its name before.
+    pub from: String,
+    /// The file that has its content.
+    pub to: String,
+    /// That file's newest version.
+    pub version: u64,
 }
 
 /// `ls`, `store`: files in name order. With `--output jsonl` this, too, is one line.

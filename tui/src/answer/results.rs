@@ -1,11 +1,14 @@
 //! JSON of commands on a job's results. The rows themselves are data and no documents.
 
-use idunno_shared::wire::control::DeadLetter as WireDeadLetter;
+use std::path::Path;
+
+use idunno_shared::wire::control::{DeadLetter as WireDeadLetter, JobView};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::document::documents;
+use super::jobs::pending;
 
 documents!(ResultsFile, JobConfusion, RetriedDeadLetters, DroppedDeadLetters);
 documents!(listed DeadLetter);
@@ -23,6 +26,19 @@ pub struct ResultsFile {
     pub dead_letters: u64,
     /// Queries of the job without an outcome.
     pub pending: u64,
+}
+
+impl ResultsFile {
+    /// So many rows of a job in a local file.
+    pub fn new(view: &JobView, rows: u64, path: &Path) -> Self {
+        Self {
+            job: view.id.to_string(),
+            path: path.display().to_string(),
+            rows,
+            dead_letters: view.dead,
+            pending: pending(view),
+        }
+    }
 }
 
 /// `get-job-confusion`: how often each label was answered with which.

@@ -5,7 +5,8 @@ use schemars::Schema;
 use super::cluster::{Backup, ClusterStatus, Event, LogLine, MemberIdentity, MemberList, MembershipChange};
 use super::document::{Document, List, schema};
 use super::files::{
-    DeletedFile, DownloadedDataset, DownloadedFile, FileList, FileVersions, UploadedDataset, UploadedFile,
+    CopiedFiles, DeletedFile, DeletedFiles, DownloadedDataset, DownloadedFile, FileList, FileVersions,
+    UploadedDataset, UploadedFile,
 };
 use super::identities::{CreatedIdentity, CreatedKey, Identity, RevokedIdentity};
 use super::jobs::{
@@ -85,6 +86,9 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<UploadedFile>("put"),
         Command::of::<DownloadedFile>("get"),
         Command::of::<DeletedFile>("delete"),
+        Command::of::<DeletedFiles>("rm"),
+        Command::of::<CopiedFiles>("cp"),
+        Command::of::<CopiedFiles>("mv"),
         Command::of::<FileList>("ls"),
         Command::of::<FileList>("store"),
         Command::of::<FileVersions>("get-versions"),

@@ -1,9 +1,11 @@
 //! The command line: parses the arguments, runs the command, prints the answer and returns the exit code.
 
 pub mod complete;
+mod confirm;
 mod output;
 pub mod progress;
 mod shell;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -17,7 +19,8 @@ use clap::error::ErrorKind;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::{Arguments, IdentityVerb, LocalVerb, Output, Verb, alias};
 use crate::console::{self, terminal::termination_signal};
-use crate::execute::results::fetch::Wanted;
+use crate::execute::files::STREAM;
+use crate::execute::results::fetch::{Wanted, printed};
 use crate::execute::results::follow::follow;
 use crate::execute::{self, access_key, cluster, identity, logs};
 use crate::local::STILL_RUN;
@@ -74,12 +77,16 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     ExitCode::from(match verb {
         Verb::Shell { member } => shell::run(session, member, &settings.config.aliases, output).await,
-        verb => run_command(&session, verb, output, global.watch).await,
+        mut verb => match streams::read_stdin(&mut verb).await {
+            Ok(_kept) => run_command(&session, verb, output, global.watch).await,
+            Err(failure) => report(&failure, output),
+        },
     })
 }
 
 /// Runs one command, prints its answer and returns the exit code.
-async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bool) -> u8 {
+async fn run_command(session: &Session, mut verb: Verb, output: Output, repeated: bool) -> u8 {
+    streams::name_stdout(&mut verb);
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
     let run = async {
         match verb {
@@ -93,8 +100,18 @@ async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bo
                 let wanted = Wanted { raw: false, failed, format };
                 follow(session, &job, wanted, write_rows).await
             }
+            Verb::GetJobResults { ref job, ref local, raw, follow: false, failed, format, .. }
+                if local.as_ref().is_none_or(|path| path.as_os_str() == STREAM) && !repeated =>
+            {
+                let wanted = Wanted { raw, failed, format };
+                match printed(session, job, wanted, write_rows).await? {
+                    Some(answer) => Ok(answer),
+                    None => execute::run(session, verb).await,
+                }
+            }
+            Verb::Cat { files } => streams::cat(session, &files).await,
             verb if repeated => watch::repeat(session, verb, output).await.map(|()| Answer::default()),
-            verb => execute::run(session, verb).await,
+            verb => confirm::run(session, verb).await,
         }
     };
     let done = tokio::select! {

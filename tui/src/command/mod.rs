@@ -5,6 +5,7 @@
 //! parsing, so that invalid ones never reach the network.
 
 pub mod alias;
+pub mod file_pattern;
 pub mod line;
 pub mod reading;
 pub mod registry;

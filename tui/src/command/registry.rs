@@ -145,6 +145,9 @@ fn changes_of(name: &str) -> bool {
             | "leave"
             | "put"
             | "delete"
+            | "rm"
+            | "cp"
+            | "mv"
             | "identity revoke"
             | "local up"
             | "local start"
@@ -155,9 +158,8 @@ fn changes_of(name: &str) -> bool {
 
 fn danger_of(name: &str) -> Danger {
     match name {
-        "delete" | "cancel-job" | "delete-job" | "dead-letters drop" | "model rm" | "identity revoke" => {
-            Danger::Irreversible
-        }
+        "delete" | "rm" | "cancel-job" | "delete-job" | "dead-letters drop" | "model rm"
+        | "identity revoke" => Danger::Irreversible,
         "leave" | "stop-job" | "train-stop" | "local kill" | "local down" => Danger::Disruptive,
         _ => Danger::None,
     }
@@ -168,6 +170,10 @@ impl Verb {
     pub fn danger(&self) -> (Danger, String) {
         match self {
             Self::Delete { name } => (danger_of("delete"), name.to_string()),
+            Self::Rm { files, .. } => {
+                let names: Vec<String> = files.iter().map(ToString::to_string).collect();
+                (danger_of("rm"), names.join(" "))
+            }
             Self::Leave(_) => (danger_of("leave"), String::new()),
             Self::StopJob { .. } => (danger_of("stop-job"), String::new()),
             Self::TrainStop { .. } => (danger_of("train-stop"), String::new()),
@@ -184,6 +190,20 @@ impl Verb {
             Self::Local(LocalVerb::Down { .. }) => (danger_of("local down"), String::new()),
             Self::Local(LocalVerb::Kill { .. }) => (danger_of("local kill"), String::new()),
             _ => (Danger::None, String::new()),
+        }
+    }
+
+    /// Says that what a [`Failure`](crate::answer::Failure) called unconfirmed is meant.
+    pub fn confirm(&mut self) {
+        match self {
+            Self::DeleteJob { yes: confirmed, .. }
+            | Self::Rm { yes: confirmed, .. }
+            | Self::Cp { force: confirmed, .. }
+            | Self::Mv { force: confirmed, .. }
+            | Self::Get { force: confirmed, .. }
+            | Self::GetVersions { force: confirmed, .. }
+            | Self::GetJobResults { force: confirmed, .. } => *confirmed = true,
+            _ => {}
         }
     }
 
@@ -220,6 +240,9 @@ impl Verb {
             | Self::Leave(_)
             | Self::Put { .. }
             | Self::Delete { .. }
+            | Self::Rm { .. }
+            | Self::Cp { .. }
+            | Self::Mv { .. }
             | Self::Identity(IdentityVerb::Revoke { .. })
             | Self::Local(
                 LocalVerb::Up { .. }
@@ -248,6 +271,7 @@ impl Verb {
             | Self::Model(ModelVerb::Ls | ModelVerb::Show { .. } | ModelVerb::Test { .. })
             | Self::ListMem(_)
             | Self::ListSelf(_)
+            | Self::Cat { .. }
             | Self::Ls { .. }
             | Self::Store { .. }
             | Self::Status

@@ -67,7 +67,11 @@ fn the_commands_have_their_exact_names() {
             "list_self",
             "put",
             "get",
+            "cat",
             "delete",
+            "rm",
+            "cp",
+            "mv",
             "ls",
             "store",
             "get-versions",
@@ -111,6 +115,7 @@ fn dangers_are_those_of_the_registry() {
             "model rm",
             "leave",
             "delete",
+            "rm",
             "identity revoke",
             "local kill",
             "local down"
@@ -119,6 +124,8 @@ fn dangers_are_those_of_the_registry() {
     for (text, danger) in [
         ("delete a", Danger::Irreversible),
         ("delete-job nightly", Danger::Irreversible),
+        ("rm old/ 'logs/*.jsonl'", Danger::Irreversible),
+        ("mv a b", Danger::None),
         ("identity revoke anna", Danger::Irreversible),
         ("dead-letters drop 1 17", Danger::Irreversible),
         ("model rm mine --force", Danger::Irreversible),

@@ -8,6 +8,7 @@ use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, FailedMax, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
+use super::file_pattern::FilePattern;
 use super::reading::{KeptColumns, Reading};
 use super::selection::FileSelection;
 use super::subverbs::{
@@ -224,6 +225,9 @@ pub enum Verb {
         /// JSON lines, or CSV with a header line
         #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
         format: RowFormat,
+        /// Replace an existing file
+        #[arg(long, requires = "local")]
+        force: bool,
     },
     /// Show the confusion matrix of a job whose data set has labels
     #[command(after_help = "Example:\n  idunno get-job-confusion job-1")]
@@ -256,9 +260,11 @@ pub enum Verb {
     #[command(name = "list_self", after_help = "Example:\n  idunno list_self --member m3")]
     ListSelf(MemberOf),
     /// Store a local file as a new version
-    #[command(after_help = "Example:\n  idunno put report.pdf docs/report.pdf")]
+    #[command(
+        after_help = "Example:\n  idunno put report.pdf docs/report.pdf\n  pg_dump shop | idunno put - backups/shop.sql"
+    )]
     Put {
-        /// The local file
+        /// The local file; '-' means standard input, which is kept in a temporary file until it ends
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
         /// Name of the file in the store
@@ -266,17 +272,31 @@ pub enum Verb {
         name: FileName,
     },
     /// Fetch and verify a file
-    #[command(after_help = "Example:\n  idunno get docs/report.pdf report.pdf --version 2")]
+    #[command(
+        after_help = "Example:\n  idunno get docs/report.pdf report.pdf --version 2\n  idunno get backups/shop.sql - | psql shop"
+    )]
     Get {
         /// Name of the file in the store
         #[arg(value_name = "SDFS")]
         name: FileName,
-        /// The local file to write
+        /// The local file to write; '-' means standard output
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
         /// The version [default: the newest]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         version: Option<u64>,
+        /// Replace an existing file
+        #[arg(long)]
+        force: bool,
+    },
+    /// Write files to standard output, one after the other
+    #[command(
+        after_help = "Example:\n  idunno cat logs/2026-12-01.jsonl\n  idunno cat 'logs/*.jsonl' | jq .label"
+    )]
+    Cat {
+        /// Names, folders that end in a slash, or patterns such as 'docs/*.pdf'
+        #[arg(value_name = "FILES", required = true)]
+        files: Vec<FilePattern>,
     },
     /// Delete a file and all its versions
     #[command(after_help = "Example:\n  idunno delete docs/report.pdf")]
@@ -285,10 +305,52 @@ pub enum Verb {
         #[arg(value_name = "SDFS")]
         name: FileName,
     },
-    /// List files and the members that hold them: one file, or all with a prefix
-    #[command(after_help = "Example:\n  idunno ls docs/report.pdf")]
+    /// Delete files and all their versions
+    #[command(
+        after_help = "Example:\n  idunno rm old/ 'logs/2025-*.jsonl' --yes\n  idunno rm '**/*.tmp' --dry-run"
+    )]
+    Rm {
+        /// Names, folders that end in a slash, or patterns such as 'docs/*.pdf' and '**/*.tmp'
+        #[arg(value_name = "FILES", required = true)]
+        files: Vec<FilePattern>,
+        /// Confirm the deletion
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Copy files inside the store, without moving their bytes
+    #[command(
+        after_help = "Example:\n  idunno cp docs/report.pdf docs/report-2025.pdf\n  idunno cp 'photos/*.jpg' archive/"
+    )]
+    Cp {
+        /// Names, folders that end in a slash, or patterns such as 'docs/*.pdf'
+        #[arg(value_name = "FILES", required = true)]
+        files: Vec<FilePattern>,
+        /// The new name, or a folder that ends in a slash, below which the files keep their names
+        #[arg(value_name = "TARGET")]
+        target: String,
+        /// Add a version to a file that exists
+        #[arg(long)]
+        force: bool,
+    },
+    /// Rename files inside the store; they keep their versions
+    #[command(
+        after_help = "Example:\n  idunno mv draft.pdf docs/report.pdf\n  idunno mv photos/ archive/photos/"
+    )]
+    Mv {
+        /// Names, folders that end in a slash, or patterns such as 'docs/*.pdf'
+        #[arg(value_name = "FILES", required = true)]
+        files: Vec<FilePattern>,
+        /// The new name, or a folder that ends in a slash, below which the files keep their names
+        #[arg(value_name = "TARGET")]
+        target: String,
+        /// Add the versions to those of a file that exists
+        #[arg(long)]
+        force: bool,
+    },
+    /// List files and the members that hold them: one file, all with a prefix, or all that match a pattern
+    #[command(after_help = "Example:\n  idunno ls docs/report.pdf\n  idunno ls 'docs/*.pdf'")]
     Ls {
-        /// A file name, or a prefix of file names
+        /// A file name, a prefix of file names, or a pattern such as 'docs/*.pdf'
         #[arg(value_name = "PREFIX")]
         prefix: Option<String>,
         /// List all files, not only the first 1,024
@@ -314,9 +376,12 @@ pub enum Verb {
         /// Number of versions
         #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=VERSIONS_KEPT as i64))]
         versions: u32,
-        /// The local file to write
+        /// The local file to write; '-' means standard output
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
+        /// Replace an existing file
+        #[arg(long)]
+        force: bool,
     },
     /// Show the whole cluster on one page
     #[command(after_help = "Example:\n  idunno status")]

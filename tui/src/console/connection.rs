@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::ids::OpId;
-use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest};
+use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest, MemberView};
 use idunno_shared::wire::frame::Reply;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -64,20 +64,22 @@ pub async fn follow(session: Session, events: Sender<NetEvent>, retry: Arc<Notif
             return;
         }
         let cluster = session.cluster().with_deadline(DEADLINE);
-        let (error, member_reachable) = match cluster.watch().await {
+        let (error, answered) = match cluster.watch().await {
             Ok(views) => match forward_views(&cluster, views, &events).await {
                 WatchEnd::Abandoned => return,
                 WatchEnd::Lost { error, was_live } => {
                     attempt = if was_live { 0 } else { attempt };
-                    (error, was_live)
+                    (error, if was_live { Answered::Yes } else { Answered::No })
                 }
             },
-            Err(error) => (error.into(), any_member_answers(&cluster).await),
+            Err(error) => (error.into(), any_member(&cluster).await),
         };
         let wait_ms = wait_ms(attempt, OpId::random().0);
         attempt = attempt.saturating_add(1);
-        let reason = error.to_string();
-        if events.send(NetEvent::Waiting { wait_ms, attempt, reason, member_reachable }).await.is_err() {
+        let (reason, member_reachable) = (error.to_string(), answered != Answered::No);
+        let members = if let Answered::With(members) = answered { Some(members) } else { None };
+        let waiting = NetEvent::Waiting { wait_ms, attempt, reason, member_reachable, members };
+        if events.send(waiting).await.is_err() {
             return;
         }
         tokio::select! {
@@ -93,10 +95,20 @@ pub fn wait_ms(attempt: u32, random: u64) -> u64 {
     WAIT_MIN_MS + random % (limit - WAIT_MIN_MS + 1)
 }
 
-async fn any_member_answers(cluster: &Cluster) -> bool {
-    match cluster.ask_any(ControlRequest::Coordinator).await {
-        Ok(_) | Err(ClusterError::Refused(_)) => true,
-        Err(_) => false,
+/// Whether a member answers while no coordinator does.
+#[derive(Debug, PartialEq)]
+enum Answered {
+    No,
+    Yes,
+    /// With its list of the members.
+    With(Vec<MemberView>),
+}
+
+async fn any_member(cluster: &Cluster) -> Answered {
+    match cluster.ask_any(ControlRequest::Members).await {
+        Ok((_, ControlReply::Members(members))) => Answered::With(members),
+        Ok(_) | Err(ClusterError::Refused(_)) => Answered::Yes,
+        Err(_) => Answered::No,
     }
 }
 

@@ -8,7 +8,7 @@ use crossterm::event::{KeyEvent, MouseEvent};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{
-    ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView,
+    ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView, MemberView,
 };
 use thiserror::Error;
 
@@ -31,6 +31,8 @@ pub enum NetEvent {
         reason: String,
         /// Whether a member answered: then an election is under way.
         member_reachable: bool,
+        /// That member's list of the members: no coordinator vouches for another.
+        members: Option<Vec<MemberView>>,
     },
 }
 

@@ -126,6 +126,10 @@ fn bind_target(state: &State, verb: &mut Verb) -> Result<Option<String>, BindErr
             *yes = true;
             bind_job(state, job, Scope::Any)
         }
+        Verb::Rm { yes, .. } => {
+            *yes = true;
+            Ok(None)
+        }
         Verb::DeadLetters(DeadLettersVerb::Drop { job, .. }) => bind_job(state, job, Scope::Any),
         Verb::CancelJob { job } => bind_job(state, job, Scope::Unfinished),
         Verb::StopJob { jobs } => {
@@ -193,6 +197,10 @@ fn confirm(
 pub fn consequences(verb: &Verb) -> Vec<String> {
     match verb {
         Verb::Delete { name } => vec![format!("This permanently deletes every version of {name}.")],
+        Verb::Rm { files, .. } => {
+            let files: Vec<String> = files.iter().map(ToString::to_string).collect();
+            vec![format!("This permanently deletes every version of {}.", files.join(", "))]
+        }
         Verb::DeleteJob { job, .. } => vec![format!("This permanently deletes {job} and its results.")],
         Verb::CancelJob { job } => {
             vec![format!("This ends {job} permanently."), String::from("Its results so far are kept.")]

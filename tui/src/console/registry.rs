@@ -196,7 +196,7 @@ const ACTIONS: [ActionSpec; 47] = [
 ];
 
 /// The default keys of commands.
-const COMMAND_KEYS: [(&str, &str); 51] = [
+const COMMAND_KEYS: [(&str, &str); 54] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -233,6 +233,9 @@ const COMMAND_KEYS: [(&str, &str); 51] = [
     ("put", "a u"),
     ("get", "a g"),
     ("delete", "a D"),
+    ("rm", "a -"),
+    ("cp", "a +"),
+    ("mv", "a ="),
     ("ls", "a f"),
     ("store", "a h"),
     ("get-versions", "a V"),

@@ -323,7 +323,7 @@ impl Console {
                 self.state.read_only = global.read_only;
                 self.enter_cluster();
             }
-            Err(failure) => self.state.notify(failure.message, Tone::Bad, now_ms),
+            Err(failure) => self.state.notify(failure.to_string(), Tone::Bad, now_ms),
         }
     }
 

@@ -137,6 +137,8 @@ pub struct State {
     pub connection: ConnectionState,
     /// When the connection to the coordinator was lost.
     pub lost_ms: Option<u64>,
+    /// When a member last said who is up, since there is no coordinator that does.
+    pub members_ms: Option<u64>,
     /// The view on screen.
     pub view: Option<ClusterView>,
     /// Counts the views shown, so that tables know when they are out of date.
@@ -182,6 +184,7 @@ impl State {
             mode: Mode::Page,
             connection: ConnectionState::Connecting,
             lost_ms: None,
+            members_ms: None,
             view: None,
             view_generation: 0,
             frozen: None,
@@ -225,6 +228,11 @@ impl State {
     /// Whether the view is known to be current.
     pub fn is_current(&self, now_ms: u64) -> bool {
         self.connection == ConnectionState::Live && now_ms.saturating_sub(self.fresh_ms) < STALE_AFTER_MS
+    }
+
+    /// Whether the view is of a coordinator that does not answer any more.
+    pub fn is_outdated(&self) -> bool {
+        self.view.is_some() && self.connection != ConnectionState::Live
     }
 
     /// Whether the log is on screen.

@@ -1,6 +1,6 @@
 //! Applies messages to the state. Pure: no clock, no network, no terminal.
 
-use idunno_shared::wire::control::{ClusterView, Liveness};
+use idunno_shared::wire::control::{ClusterView, Liveness, LogRole, MemberView};
 use ratatui::layout::Size;
 
 use super::queries::QueryError;
@@ -92,7 +92,7 @@ fn apply_net_event(state: &mut State, event: NetEvent, now_ms: u64) {
             state.connection = ConnectionState::Live;
             state.fresh_ms = now_ms;
         }
-        NetEvent::Waiting { wait_ms, attempt, reason, member_reachable } => {
+        NetEvent::Waiting { wait_ms, attempt, reason, member_reachable, members } => {
             if state.connection == ConnectionState::Live {
                 state.lost_ms = Some(now_ms);
                 let wall_ms = state.wall_ms(now_ms);
@@ -101,8 +101,29 @@ fn apply_net_event(state: &mut State, event: NetEvent, now_ms: u64) {
             state.connection =
                 ConnectionState::Waiting { until_ms: now_ms + wait_ms, attempt, reason, member_reachable };
             state.dirty = true;
+            if let Some(members) = members {
+                accept_members(state, members, now_ms);
+            }
         }
     }
+}
+
+/// Without a coordinator, members know best who is up. What else the view shows stays as it last was.
+fn accept_members(state: &mut State, mut members: Vec<MemberView>, now_ms: u64) {
+    let at_ms = state.wall_ms(now_ms);
+    state.members_ms = Some(now_ms);
+    let (Some(shown), None) = (&mut state.view, &state.frozen) else { return };
+    for member in &mut members {
+        let known = shown.members.iter().find(|known| known.id == member.id);
+        member.role = match known.map_or(member.role, |known| known.role) {
+            LogRole::Coordinator => LogRole::Voter,
+            role => role,
+        };
+    }
+    let view = ClusterView { members, at_ms, ..shown.clone() };
+    state.events.compare(shown, &view);
+    *shown = view;
+    state.view_generation += 1;
 }
 
 fn accept_view(state: &mut State, mut view: ClusterView, now_ms: u64) {
@@ -113,6 +134,7 @@ fn accept_view(state: &mut State, mut view: ClusterView, now_ms: u64) {
     state.dirty |= !state.is_current(now_ms);
     state.connection = ConnectionState::Live;
     state.fresh_ms = now_ms;
+    state.members_ms = None;
     if let Some(lost_ms) = state.lost_ms.take() {
         let span = text::seconds(now_ms.saturating_sub(lost_ms) as f64 / 1000.0);
         let wall_ms = state.wall_ms(now_ms);

@@ -5,10 +5,12 @@ use std::path::Path;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VERSIONS_KEPT};
 
+use super::files::many::{self, Transfer};
 use super::job_ref::Scope;
 use super::{dead_letters, files, jobs, members, packages};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
+use crate::command::file_pattern::FilePattern;
 use crate::command::{DeadLettersVerb, IdentityVerb, JobRef, LocalVerb, ModelVerb, OneMember, Verb};
 use crate::local::record::Record;
 use crate::session::Session;
@@ -45,6 +47,13 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
             let (count, size) = (text::count(versions.len() as u64, "version"), text::bytes(newest.size));
             vec![format!("permanently delete {name}: {count}, the newest of {size}")]
         }
+        Verb::Rm { files, .. } => {
+            let found = many::find_all(session, files).await?;
+            let deleted = |name: &FileName| format!("permanently delete {name}");
+            found.names.iter().map(deleted).collect()
+        }
+        Verb::Cp { files, target, force } => transfers(session, files, target, *force, false).await?,
+        Verb::Mv { files, target, force } => transfers(session, files, target, *force, true).await?,
         Verb::AddJob { model, dataset, batch_size, .. } => {
             vec![format!("add a job: {model} over {dataset}, batch size {batch_size}")]
         }
@@ -96,6 +105,19 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
     };
     let lines: Vec<String> = would.iter().map(|line| format!("would: {line}")).collect();
     Ok(Answer::new(&DryRun { would }, lines.join("\n")))
+}
+
+async fn transfers(
+    session: &Session,
+    sources: &[FilePattern],
+    target: &str,
+    force: bool,
+    moves: bool,
+) -> Result<Vec<String>, Failure> {
+    let transfer = Transfer { sources: sources.to_vec(), target: target.to_owned(), force, moves };
+    let word = if moves { "move" } else { "copy" };
+    let copies = transfer.plan(session).await?;
+    Ok(copies.iter().map(|copy| format!("{word} {} to {}", copy.from, copy.to)).collect())
 }
 
 async fn versions(session: &Session, name: &FileName) -> Result<Vec<FileVersion>, Failure> {

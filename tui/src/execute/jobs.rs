@@ -189,8 +189,7 @@ pub async fn cancel(session: &Session, job: &JobRef) -> Result<Answer, Failure> 
 pub async fn delete(session: &Session, job: &JobRef, yes: bool) -> Result<Answer, Failure> {
     let job = resolve_in(session, job, Scope::Only).await?.id;
     if !yes {
-        let text = format!("this permanently deletes {job} and its results; pass --yes to confirm");
-        return Err(Failure::new(Exit::Refused, text));
+        return Err(Failure::unconfirmed(format!("this permanently deletes {job} and its results"), "--yes"));
     }
     session.cluster().change(Change::DeleteJob { job }).await?;
     let text = format!("{job} and its results deleted");

@@ -35,6 +35,7 @@ use crate::command::Verb;
 use crate::command::registry::Writes;
 use crate::local;
 use crate::session::Session;
+use files::many::Transfer;
 
 /// Runs a command.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
@@ -90,9 +91,9 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::GetJobAssignedVms { job } => leases::assignments(session, job.as_ref()).await,
         Verb::GetJobLeases { job } => leases::leases(session, job.as_ref()).await,
         Verb::GetJobResults { follow: true, .. } => Err(only_on_command_line("rows are followed")),
-        Verb::GetJobResults { job, local, raw, failed, format, .. } => {
+        Verb::GetJobResults { job, local, raw, failed, format, force, follow: false } => {
             let wanted = results::fetch::Wanted { raw, failed, format };
-            results::fetch::get(session, &job, local, wanted).await
+            results::fetch::get(session, &job, local, force, wanted).await
         }
         Verb::GetJobConfusion { job } => results::confusion::confusion(session, &job).await,
         Verb::DeadLetters(verb) => dead_letters::run(session, verb).await,
@@ -103,12 +104,22 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::ListMem(of) => members::list(session, of).await,
         Verb::ListSelf(of) => members::identity(session, of).await,
         Verb::Put { local, name } => files::upload::put(session, local, name).await,
-        Verb::Get { name, local, version } => files::download::get(session, &name, &local, version).await,
+        Verb::Get { name, local, version, force } => {
+            files::download::get(session, &name, &local, version, force).await
+        }
+        Verb::Cat { .. } => Err(only_on_command_line("files are printed")),
         Verb::Delete { name } => files::delete(session, name).await,
+        Verb::Rm { files, yes } => files::many::remove(session, &files, yes).await,
+        Verb::Cp { files: sources, target, force } => {
+            files::many::transfer(session, Transfer { sources, target, force, moves: false }).await
+        }
+        Verb::Mv { files: sources, target, force } => {
+            files::many::transfer(session, Transfer { sources, target, force, moves: true }).await
+        }
         Verb::Ls { prefix, all } => files::list(session, prefix.unwrap_or_default(), all).await,
         Verb::Store { member, all } => files::stored(session, member, all).await,
-        Verb::GetVersions { name, versions, local } => {
-            files::download::versions(session, &name, versions, &local).await
+        Verb::GetVersions { name, versions, local, force } => {
+            files::download::versions(session, &name, versions, &local, force).await
         }
         Verb::Status => status::run(session).await,
         Verb::Backup { file, show: true, .. } => backup::show(file).await,
@@ -134,6 +145,6 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
 }
 
 /// The command line itself prints answers without an end.
-fn only_on_command_line(what: &str) -> Failure {
+pub(crate) fn only_on_command_line(what: &str) -> Failure {
     Failure::new(Exit::Usage, format!("{what} on the command line only; the console has a page for it"))
 }

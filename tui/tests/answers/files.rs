@@ -1,8 +1,8 @@
 //! Examples of the JSON of commands on files of the store.
 
 use idunno_console::answer::files::{
-    DeletedFile, DownloadedDataset, DownloadedFile, File, FileList, FileVersion, FileVersions, LeftOut,
-    RenamedFile, UploadedDataset, UploadedFile,
+    CopiedFile, CopiedFiles, DeletedFile, DeletedFiles, DownloadedDataset, DownloadedFile, File, FileList,
+    FileVersion, FileVersions, LeftOut, RenamedFile, UploadedDataset, UploadedFile,
 };
 
 use super::examples::{CREATED_MS, DIGEST, Examples, words};
@@ -36,6 +36,10 @@ pub(super) fn files(command: &str) -> Option<Examples> {
             copies: 4,
             copies_wanted: 4,
             left_out: vec![LeftOut { reason: "junk".into(), count: 1 }],
+        }),
+        "rm" => Examples::of(&DeletedFiles { files: 12, versions: 15 }),
+        "cp" | "mv" => Examples::of(&CopiedFiles {
+            items: vec![CopiedFile { from: "docs/a.pdf".into(), to: "old/a.pdf".into(), version: 1 }],
         }),
         "get-dataset" => Examples::of(&DownloadedDataset {
             dataset: "test-data".into(),

@@ -188,3 +188,24 @@ fn the_terminal_is_restored_after_a_panic() {
     process.writes(b"on purpose");
     assert_eq!(process.settings(), before);
 }
+
+#[test]
+fn a_person_is_asked_before_a_file_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = dir.path().join("kept");
+    std::fs::write(&local, "old").unwrap();
+    let get = ["--cluster", "127.0.0.1:1", "--timeout", "1", "get", "a", local.to_str().unwrap()];
+    // Whoever says yes gets as far as the cluster, which is not there.
+    for (answer, exit, said) in [("n", 6, "not confirmed"), ("", 6, "not confirmed"), ("y", 4, "no answer")] {
+        let mut command = Terminal::start(Path::new(IDUNNO), &get, &[]);
+        command.writes(b"go on? [y/N] ");
+        command.press(&format!("{answer}\r"));
+        command.writes(said.as_bytes());
+        assert_eq!(command.exit_code(), exit, "{answer}");
+    }
+    assert_eq!(std::fs::read_to_string(&local).unwrap(), "old");
+    // Without a person there is nobody to ask.
+    let refused = Command::new(IDUNNO).args(get).stdin(std::process::Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(6) && said.contains("pass --force to confirm"), "{said}");
+}

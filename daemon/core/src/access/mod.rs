@@ -15,7 +15,7 @@
 use idunno_shared::access::{Grant, Role, SubjectName, join};
 use idunno_shared::ids::{JobId, UploadId};
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{Change, ControlRequest, JobOptions, NewFile, S3_UPLOADS};
+use idunno_shared::wire::control::{Change, ControlRequest, FileCopy, JobOptions, NewFile, S3_UPLOADS};
 use idunno_shared::wire::frame::Request;
 use idunno_shared::wire::membership::IntroductionRequest;
 use thiserror::Error;
@@ -42,6 +42,13 @@ pub enum Claim<'a> {
     File(&'a FileName),
     /// The places of files that are named.
     Names(&'a [FileName]),
+    /// The places of copies, and of what moves there.
+    Copies {
+        /// The files.
+        copies: &'a [FileCopy],
+        /// Whether the files that are copied end.
+        moves: bool,
+    },
     /// A job with these options, which does not exist yet.
     NewJob(&'a JobOptions),
     /// A job.
@@ -114,6 +121,7 @@ pub fn need_of_change(change: &Change) -> Need<'_> {
         Change::CommitFile { file, .. } => Need::Own(Claim::Files(std::slice::from_ref(file))),
         Change::Delete { name } => Need::Own(Claim::File(name)),
         Change::DeleteFiles { names } => Need::Own(Claim::Names(names)),
+        Change::CopyFiles { copies, moves, .. } => Need::Own(Claim::Copies { copies, moves: *moves }),
         Change::AddJob { options, .. } => Need::Own(Claim::NewJob(options)),
         Change::SetBatchSize { job, .. }
         | Change::StartJob { job, .. }
@@ -231,6 +239,11 @@ fn check_claim(asker: Asker<'_>, claim: Claim<'_>, state: Option<&State>) -> Res
         Claim::Files(files) => files.iter().try_for_each(|file| check_place(asker, &file.name)),
         Claim::File(name) => check_place(asker, name),
         Claim::Names(names) => names.iter().try_for_each(|name| check_place(asker, name)),
+        // Whoever may look at a file may copy it, but a move ends it.
+        Claim::Copies { copies, moves } => copies.iter().try_for_each(|copy| {
+            check_place(asker, &copy.to)?;
+            if moves { check_place(asker, &copy.from) } else { Ok(()) }
+        }),
         Claim::NewJob(options) if options.weight.is_some_and(|weight| weight != 1) => {
             Err(Denial::Weight { has: asker.describe() })
         }

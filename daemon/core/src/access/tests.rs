@@ -2,7 +2,7 @@
 
 use idunno_shared::access::{Issued, Prefix};
 use idunno_shared::ids::{Digest, NodeId, OpId, Term};
-use idunno_shared::wire::control::{NewFile, SeenCertificate};
+use idunno_shared::wire::control::{FileCopy, NewFile, SeenCertificate};
 use idunno_shared::wire::jobs::{BatchSize, Policy, Training};
 use idunno_shared::wire::membership::TcpPing;
 
@@ -165,6 +165,12 @@ fn a_submitter_changes_files_below_its_prefixes_only() {
         change(Change::DeleteFiles { names: paths.iter().map(|path| path.parse().unwrap()).collect() })
     };
     assert!(allowed(&anna, &many(&["a/1", "b/c/2"])) && !allowed(&anna, &many(&["a/1", "d/2"])));
+    let moved = |from: &str, to: &str, moves| {
+        let copies = vec![FileCopy { from: from.parse().unwrap(), to: to.parse().unwrap() }];
+        change(Change::CopyFiles { copies, moves, replace: false })
+    };
+    assert!(allowed(&anna, &moved("d/1", "a/1", false)) && !allowed(&anna, &moved("d/1", "a/1", true)));
+    assert!(allowed(&anna, &moved("a/1", "b/c/1", true)) && !allowed(&anna, &moved("a/1", "d/1", false)));
     // The parts of an upload are where the file will be.
     assert!(allowed(&anna, &delete(".s3/uploads/a/x/1/00001")));
     for outside in [".s3/uploads/d/x/1/00001", ".s3/buckets/a", ".s3/a/x", "x/.s3/uploads/a/x"] {

@@ -272,6 +272,18 @@ impl State {
     ) -> u64 {
         let Content { size, digest, extents } = content;
         let extents = self.record_extents(extents, confined);
+        self.append_version(name, (size, digest), extents, attributes)
+    }
+
+    /// Adds a version of this size and digest, whose extents have their references, and drops the oldest beyond those kept.
+    /// Returns its number.
+    pub(super) fn append_version(
+        &mut self,
+        name: &FileName,
+        (size, digest): (u64, Digest),
+        extents: OneOrMany<BlobRef>,
+        attributes: Attributes,
+    ) -> u64 {
         let known = self.files.get_key_value(name.as_str());
         let (key, kept) = known.map_or_else(
             || (FileKey(Arc::new(name.clone())), Arc::default()),

@@ -36,6 +36,7 @@ mod check;
 mod command;
 mod compact;
 mod completions;
+mod copies;
 mod dataset_freeze;
 mod files;
 mod folding;
@@ -234,6 +235,7 @@ impl State {
             }
             Change::Delete { name } => self.delete(name),
             Change::DeleteFiles { names } => self.delete_files(names),
+            Change::CopyFiles { copies, moves, replace } => self.copy_files(copies, *moves, *replace),
             Change::TrainStart { models, training } => self.start_training(models, training),
             Change::AddJob { model, dataset, batch_size, options } => {
                 self.add_job(model, dataset, *batch_size, options, by.map(|by| &by.name))

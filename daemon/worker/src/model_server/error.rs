@@ -117,8 +117,17 @@ pub(super) fn status_error(status: u16, body: &[u8]) -> ServerError {
     }
 }
 
+/// At most [`REASON_CHARACTERS_MAX`] characters of a text. Of a longer one, most of the end stays: a traceback ends with its
+/// cause.
 pub(super) fn shorten(text: &str) -> String {
-    text.trim().chars().take(REASON_CHARACTERS_MAX).collect()
+    const OMITTED: &str = " ... ";
+    let text: Vec<char> = text.trim().chars().collect();
+    if text.len() <= REASON_CHARACTERS_MAX {
+        return text.into_iter().collect();
+    }
+    let start = REASON_CHARACTERS_MAX / 4;
+    let end = text.len() - (REASON_CHARACTERS_MAX - start - OMITTED.len());
+    text[..start].iter().copied().chain(OMITTED.chars()).chain(text[end..].iter().copied()).collect()
 }
 
 #[cfg(test)]
@@ -127,6 +136,16 @@ mod tests {
 
     fn status(status: u16) -> ServerError {
         ServerError::Status { status, message: String::new() }
+    }
+
+    #[test]
+    fn of_a_long_text_both_ends_stay() {
+        let long = format!("Traceback {} ValueError: cause", "é".repeat(3 * REASON_CHARACTERS_MAX));
+        let short = shorten(&long);
+        assert_eq!(short.chars().count(), REASON_CHARACTERS_MAX);
+        assert!(short.starts_with("Traceback ") && short.ends_with("ValueError: cause"), "{short}");
+        let whole = "é".repeat(REASON_CHARACTERS_MAX);
+        assert_eq!(shorten(&format!(" {whole}\n")), whole);
     }
 
     #[test]

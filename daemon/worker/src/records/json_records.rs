@@ -72,13 +72,13 @@ impl<'a> Parser<'a> {
     }
 
     fn read(&self, bytes: &Bytes, line: &[u8]) -> Result<Record, Fault> {
-        json_text::strict(line, self.levels)?;
-        // Strict JSON is UTF-8. Each string of it would be checked again if it were read as bytes.
-        let text = std::str::from_utf8(line).map_err(serde_json::Error::custom)?;
-        let Entry { input, label, id, fields } = match line.first() {
-            Some(b'{') => self.entry(serde_json::Deserializer::from_str(text))?,
-            // A string, or its own input.
-            _ => Entry { input: Some(serde_json::from_str(text)?), ..Entry::default() },
+        let Entry { input, label, id, fields } = match self.plain(line) {
+            Some(entry) => entry,
+            None => {
+                json_text::strict(line, self.levels)?;
+                // Strict JSON is UTF-8. Each string of it would be checked again if it were read as bytes.
+                self.fields(std::str::from_utf8(line).map_err(serde_json::Error::custom)?)?
+            }
         };
         if let Some(name) = &self.columns.input
             && (input.is_none() || line.first() != Some(&b'{'))
@@ -92,6 +92,22 @@ impl<'a> Parser<'a> {
         };
         let fields = (*self.keep != Keep::Nothing).then(|| object(&fields));
         Ok(Record { input: Ok(input), label: given(label), id: given(id), fields })
+    }
+
+    /// The fields of a line that needs no closer look, and is JSON.
+    fn plain<'line>(&self, line: &'line [u8]) -> Option<Entry<'line>> {
+        let text = std::str::from_utf8(line).ok()?;
+        if json_text::is_plain(text, self.levels) { self.fields(text).ok() } else { None }
+    }
+
+    fn fields<'line>(&self, text: &'line str) -> Result<Entry<'line>, serde_json::Error> {
+        if !text.starts_with('{') {
+            // A string, or its own input.
+            return Ok(Entry { input: Some(serde_json::from_str(text)?), ..Entry::default() });
+        }
+        let mut line = serde_json::Deserializer::from_str(text);
+        let entry = self.deserialize(&mut line)?;
+        line.end().map(|()| entry)
     }
 
     fn entry<'line, R: Read<'line>>(

@@ -15,6 +15,7 @@ mod csv_records;
 mod dialect;
 mod encoding;
 mod json_records;
+mod jsonl_index;
 pub mod record_index;
 
 pub use encoding::not_text;

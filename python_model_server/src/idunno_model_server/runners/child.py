@@ -21,6 +21,7 @@ from typing import Any
 from ..bytes_tensor import join_rows, split_rows
 from ..errors import ModelFileError, PackageError
 from ..execution import Execution, open_model
+from ..freed_memory import keep_freed_memory
 from ..inference_pool import InferencePool, RowQueue
 from ..models import Model
 from ..models.description import ModelDescription
@@ -44,6 +45,7 @@ def main(descriptor: int, parent: int, threads: int) -> None:
     with contextlib.suppress(OSError):  # it was raised higher already
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     one_thread_per_library()
+    keep_freed_memory()
     os.set_inheritable(descriptor, False)  # what the model starts must not hold it
     asyncio.run(_serve(socket.socket(fileno=descriptor), threads))
 

@@ -26,6 +26,26 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Target::write_all(path, bytes)
 }
 
+/// A file that is written piece by piece and put in its place whole; deleted unless it is finished. All calls block.
+pub struct GrowingFile(Target);
+
+impl GrowingFile {
+    /// Makes the file beside `path`, or in the directory for temporary files if `path` is a stream.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Target::create(path, 0).map(Self)
+    }
+
+    /// Writes the next bytes.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.file.write_all(bytes)
+    }
+
+    /// Puts the file in its place.
+    pub fn finish(self) -> io::Result<()> {
+        self.0.finish()
+    }
+}
+
 /// Deletes every file that is not finished, and lets no other begin: the process is about to end, and threads that it
 /// does not wait for would leave theirs behind.
 pub fn discard_unfinished() {

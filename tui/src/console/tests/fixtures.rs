@@ -252,6 +252,7 @@ pub(super) fn busy_cluster(page: Page) -> State {
         attempt: 1,
         reason: "the coordinator went away".into(),
         member_reachable: true,
+        members: None,
     };
     state.epoch_ms = START_MS;
     update(&mut state, Msg::Net(lost), 41_000);

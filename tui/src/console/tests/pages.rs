@@ -3,6 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::control::{ClusterView, FolderEntry};
+use idunno_shared::wire::jobs::ServerState;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
@@ -109,8 +110,13 @@ fn every_page_and_overlay_is_drawn_at_every_size_without_a_panic() {
     update(&mut result, Msg::Finished(1, Ok(Answer::text("a\nb\n".repeat(500)))), 3000);
     press(&mut result, KeyCode::End);
     let mut waiting = State::new("x".into());
-    let event =
-        NetEvent::Waiting { wait_ms: 900, attempt: 3, reason: "nobody".into(), member_reachable: false };
+    let event = NetEvent::Waiting {
+        wait_ms: 900,
+        attempt: 3,
+        reason: "nobody".into(),
+        member_reachable: false,
+        members: None,
+    };
     update(&mut waiting, Msg::Net(event), 0);
     states.extend([help, line, asks, pane, result, waiting, State::new(String::new())]);
     for width in 1..=130 {
@@ -155,6 +161,24 @@ fn the_environment_chooses_the_theme() {
 }
 
 #[test]
+fn a_long_reason_leaves_its_own_column_and_the_others_on_screen() {
+    let mut state = live();
+    let mut view = fixture();
+    let reason = format!("cannot load: {}", "the file has no such tensor; ".repeat(20));
+    view.workers[0].server = ServerState::Down(reason);
+    push(&mut state, view, 3000);
+    press(&mut state, KeyCode::Char('2'));
+    for width in [80, 120, 160, 200] {
+        shows(
+            &screen(&state, width, 20, 3000),
+            &["NAME", "STATE", "ROLE", "Q/S", "MODEL SERVER", "down: cannot load"],
+        );
+    }
+    let wide = screen(&state, 400, 20, 3000);
+    assert!(wide.matches("no such tensor").count() > 3, "the room that is left is used: {wide}");
+}
+
+#[test]
 fn after_the_coordinator_is_lost_the_last_data_stays_on_screen_with_its_age() {
     let mut state = live();
     let event = NetEvent::Waiting {
@@ -162,6 +186,7 @@ fn after_the_coordinator_is_lost_the_last_data_stays_on_screen_with_its_age() {
         attempt: 4,
         reason: "the coordinator went away".into(),
         member_reachable: false,
+        members: None,
     };
     update(&mut state, Msg::Net(event), 9000);
     let text = screen(&state, 140, 20, 13_000);

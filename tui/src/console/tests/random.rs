@@ -103,6 +103,7 @@ fn messages(step: &Step, state: &State) -> Vec<Msg> {
                 attempt: 1,
                 reason,
                 member_reachable: *member_reachable,
+                members: member_reachable.then(|| fixture().members),
             })]
         }
         Step::Log => {

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use idunno_shared::access::{Grant, Prefix, Role};
-use idunno_shared::ids::JobId;
+use idunno_shared::ids::{JobId, Term};
 use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, LogRole, StoreView};
 
 use super::fixtures::{busy_cluster, busy_details, fixture, member};
@@ -83,6 +83,7 @@ fn every_command_has_a_key_and_is_in_the_palette() {
         "events",
         "logs",
         "shell",
+        "cat",
         "completions",
         "man",
         "cluster init",
@@ -264,11 +265,58 @@ fn without_a_connection_the_cluster_is_not_shown_as_healthy() {
     let reason = String::from("the coordinator went away");
     update(
         &mut state,
-        Msg::Net(NetEvent::Waiting { wait_ms: 100, attempt: 1, reason, member_reachable: true }),
+        Msg::Net(NetEvent::Waiting {
+            wait_ms: 100,
+            attempt: 1,
+            reason,
+            member_reachable: true,
+            members: None,
+        }),
         3000,
     );
     let text = screen(&state, 120, 40, 3000);
     shows(&text, &["◐ not connected, was healthy", "ELECTING"]);
+}
+
+#[test]
+fn a_cluster_without_a_majority_looks_like_one() {
+    let mut state = State::new("prod".into());
+    let role = |number| if number == 1 { LogRole::Coordinator } else { LogRole::Voter };
+    let mut members: Vec<_> = (1..=5).map(|number| member(number, Liveness::Alive, role(number))).collect();
+    push(&mut state, ClusterView { members: members.clone(), ..fixture() }, 2000);
+    shows(&screen(&state, 120, 40, 2000), &["5 up", "(5 of 5 voters up)"]);
+    // Two are left; the one that answers still takes the first for the coordinator.
+    for member in &mut members[..3] {
+        member.liveness = Liveness::Dead;
+    }
+    let reason = String::from("no coordinator");
+    let waiting = NetEvent::Waiting {
+        wait_ms: 100,
+        attempt: 2,
+        reason,
+        member_reachable: true,
+        members: Some(members),
+    };
+    update(&mut state, Msg::Net(waiting), 5000);
+    let text = screen(&state, 160, 40, 5000);
+    shows(
+        &text,
+        &[
+            "✖ no coordinator, critical: ",
+            "2 of 5 voters up: no majority",
+            "2 up",
+            "3 dead",
+            "last coordinator",
+        ],
+    );
+    assert!(!text.contains("5 up") && text.contains("is dead"), "{text}");
+    press(&mut state, KeyCode::Char('2'));
+    let text = screen(&state, 160, 40, 5000);
+    assert_eq!((text.matches("✖ dead").count(), text.matches("● up").count()), (3, 2), "{text}");
+    // The next coordinator vouches for all again.
+    push(&mut state, ClusterView { term: Term(9), ..fixture() }, 9000);
+    assert_eq!(state.members_ms, None);
+    assert!(!screen(&state, 160, 40, 9000).contains("last coordinator"));
 }
 
 #[test]

@@ -27,7 +27,9 @@ pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u
         let address = view.members.iter().find(|member| member.id == view.coordinator);
         let address = address.filter(|_| area.width >= 100).map(|member| format!("@{}", member.address));
         let address = address.unwrap_or_default();
-        first.push(Span::raw(format!("coordinator {name}{address} term {}  ", view.term)));
+        let (last, tone) = if state.is_outdated() { ("last ", Tone::Dim) } else { ("", Tone::Plain) };
+        let text = format!("{last}coordinator {name}{address} term {}  ", view.term);
+        first.push(Span::styled(text, theme.style(tone)));
     }
     if let Some(freeze) = &state.frozen {
         let since = text::seconds(now_ms.saturating_sub(freeze.since_ms) as f64 / 1000.0);

@@ -13,7 +13,7 @@ use super::{figures, table};
 use crate::answer::text;
 use crate::console::rate_history::{RateSeries, STEPS_MAX};
 use crate::console::rows::progress;
-use crate::console::state::{ConnectionState, State};
+use crate::console::state::State;
 use crate::console::theme::{Theme, Tone};
 
 /// Lines of the figures, including the title.
@@ -75,10 +75,17 @@ fn areas(area: Rect, charted_jobs: usize, no_jobs: bool) -> OverviewAreas {
 fn figures(state: &State, view: &ClusterView, width: u16) -> Vec<Line<'static>> {
     let theme = state.theme;
     let store = &view.store;
-    let line = |label: &str, spans: Vec<Span<'static>>| {
+    let current = |label: &str, spans: Vec<Span<'static>>| {
         let mut all = vec![Span::styled(format!("{label:<13}"), theme.style(Tone::Dim))];
         all.extend(spans);
         Line::from(all)
+    };
+    // Only who is up is known without a coordinator.
+    let line = |label: &str, mut spans: Vec<Span<'static>>| {
+        if state.is_outdated() {
+            spans.iter_mut().for_each(|span| span.style = theme.style(Tone::Dim));
+        }
+        current(label, spans)
     };
     let raw = |text: String| vec![Span::raw(text)];
     let voters = figures::voters(view);
@@ -90,7 +97,7 @@ fn figures(state: &State, view: &ClusterView, width: u16) -> Vec<Line<'static>> 
     vec![
         Line::styled("CLUSTER", theme.style(Tone::Title)),
         health_line(state, view, width),
-        line("members", members),
+        current("members", members),
         line("servers", raw(format!("{ready} of {} ready", view.workers.len()))),
         line("jobs", raw(job_counts(view))),
         line("fairness gap", vec![fairness_gap(view, theme)]),
@@ -100,7 +107,7 @@ fn figures(state: &State, view: &ClusterView, width: u16) -> Vec<Line<'static>> 
     ]
 }
 
-/// The health of the cluster. Without a coordinator it is what it last was.
+/// The health of the cluster. Without a coordinator it is what it last was, but for the members, if one of them answers.
 fn health_line(state: &State, view: &ClusterView, width: u16) -> Line<'static> {
     let health = figures::health(view);
     let word = match health.tone {
@@ -108,9 +115,12 @@ fn health_line(state: &State, view: &ClusterView, width: u16) -> Line<'static> {
         Tone::Warn => "degraded",
         _ => "critical",
     };
-    let is_live = state.connection == ConnectionState::Live;
-    let tone = if is_live { health.tone } else { health.tone.at_least_warn() };
-    let prefix = if is_live { "" } else { "not connected, was " };
+    let tone = if state.is_outdated() { health.tone.at_least_warn() } else { health.tone };
+    let prefix = match (state.is_outdated(), state.members_ms) {
+        (false, _) => "",
+        (true, Some(_)) => "no coordinator, ",
+        (true, None) => "not connected, was ",
+    };
     let problems =
         if health.problems.is_empty() { String::new() } else { format!(": {}", health.problems.join(", ")) };
     let text = table::cut(format!("{prefix}{word}{problems}"), usize::from(width.saturating_sub(2)));

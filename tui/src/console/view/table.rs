@@ -13,6 +13,10 @@ use crate::console::theme::{Theme, Tone};
 
 const GAP: usize = 2;
 const BAR_CELLS: usize = 10;
+/// What a text column needs to be worth its place.
+const TEXT_WIDTH: usize = 24;
+/// The name and the state of a member: what other members know of it.
+const MEMBER_COLUMNS: usize = 2;
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
@@ -23,11 +27,24 @@ pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     };
     let (shown, widths) = visible(table, theme, area);
     let mut lines = vec![titles(table, &widths, theme)];
+    let current = current_columns(state);
     for row in shown {
         let is_selected = table.cursor.key.as_deref() == Some(row.key.as_str());
-        lines.push(cells(row, table, &widths, theme, is_selected));
+        lines.push(cells(row, table, &widths, theme, is_selected, current));
     }
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// How many columns, from the left, are known to be current. Without a coordinator, only who is up is, if a member has said it.
+fn current_columns(state: &State) -> usize {
+    let is_members = state.page == Page::Members && state.details.is_empty();
+    match (state.is_outdated(), state.members_ms) {
+        // The console's own.
+        _ if matches!(state.page, Page::Events | Page::Logs) => usize::MAX,
+        (false, _) => usize::MAX,
+        (true, Some(_)) if is_members => MEMBER_COLUMNS,
+        (true, _) => 0,
+    }
 }
 
 /// The visible rows, and the widths of the columns; 0 for those that do not fit.
@@ -92,7 +109,8 @@ fn shown_text(cell: &Cell, theme: Theme) -> String {
     }
 }
 
-/// Drops the columns of the highest rank until the others fit; the last one is cut.
+/// Drops the columns of the highest rank until the others fit; the last one is cut. A long text counts as a short one, so that
+/// it neither drops its own column nor others, and takes the room that is left.
 fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Vec<usize> {
     let natural = |(index, column): (usize, &Column)| {
         let cells = rows.iter().filter_map(|row| row.cells.get(index));
@@ -100,7 +118,12 @@ fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Ve
         widest.max(title(table, index, theme).width()).max(column.title.width())
     };
     let columns = &table.columns;
-    let mut widths: Vec<usize> = columns.iter().enumerate().map(natural).collect();
+    let natural: Vec<usize> = columns.iter().enumerate().map(natural).collect();
+    let short = |(column, width): (&Column, &usize)| match column.right {
+        true => *width,
+        false => (*width).min(TEXT_WIDTH.max(column.title.width())),
+    };
+    let mut widths: Vec<usize> = columns.iter().zip(&natural).map(short).collect();
     let taken =
         |widths: &[usize]| widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>();
     while taken(&widths) > width + GAP {
@@ -108,6 +131,13 @@ fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Ve
             columns.iter().enumerate().filter(|(index, column)| widths[*index] > 0 && column.rank > 0);
         let Some((index, _)) = dropped.max_by_key(|(_, column)| column.rank) else { break };
         widths[index] = 0;
+    }
+    let mut room = (width + GAP).saturating_sub(taken(&widths));
+    let mut shortened: Vec<usize> = (0..widths.len()).filter(|&index| widths[index] > 0).collect();
+    shortened.sort_by_key(|&index| columns[index].rank);
+    for index in shortened {
+        let more = (natural[index] - widths[index]).min(room);
+        (widths[index], room) = (widths[index] + more, room - more);
     }
     let over = taken(&widths).saturating_sub(width + GAP);
     if over > 0
@@ -140,10 +170,16 @@ fn cells(
     widths: &[usize],
     theme: Theme,
     is_selected: bool,
+    current: usize,
 ) -> Line<'static> {
     // The selected row has one colour; its states keep their glyphs and words.
-    let style = |cell: &Cell| if is_selected { Style::new() } else { theme.style(cell.tone) };
-    let texts = row.cells.iter().map(|cell| (shown_text(cell, theme), style(cell)));
+    let style = |index: usize, cell: &Cell| match is_selected {
+        true => Style::new(),
+        false if index < current => theme.style(cell.tone),
+        false => theme.style(Tone::Dim),
+    };
+    let texts =
+        row.cells.iter().enumerate().map(|(index, cell)| (shown_text(cell, theme), style(index, cell)));
     let line = Line::from(aligned(texts, &table.columns, widths));
     if is_selected { line.style(theme.style(Tone::Selected)) } else { line }
 }

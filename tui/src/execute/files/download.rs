@@ -9,11 +9,12 @@ use idunno_shared::ids::Digest;
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::control::ControlRequest;
 
-use super::pages;
+use super::{STREAM, pages};
 use crate::answer::files::{DownloadedDataset, DownloadedFile, FileVersion, FileVersions, RenamedFile};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::execute::jobs::page_limit;
+use crate::execute::only_on_command_line;
 use crate::session::Session;
 
 /// Longest name of a local file, in bytes.
@@ -25,8 +26,9 @@ pub async fn get(
     name: &FileName,
     local: &Path,
     version: Option<u64>,
+    force: bool,
 ) -> Result<Answer, Failure> {
-    refuse_special(local)?;
+    check_target(local, force)?;
     let progress = session.reporter.start(name.as_str(), 0, 0);
     let got = session.files().get_file(name, version, local, progress.as_ref()).await?;
     let path = local.display().to_string();
@@ -40,8 +42,9 @@ pub async fn versions(
     name: &FileName,
     count: u32,
     local: &Path,
+    force: bool,
 ) -> Result<Answer, Failure> {
-    refuse_special(local)?;
+    check_target(local, force)?;
     let progress = session.reporter.start(name.as_str(), 0, 0);
     let got = session.files().get_versions(name, count, local, progress.as_ref()).await?;
     let mut table = Table::new(">VERSION >SIZE CREATED DIGEST");
@@ -159,9 +162,18 @@ fn make_directories(directory: &Path, items: &[GetItem]) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Refuses what is neither a file nor a stream, before the network is asked.
-fn refuse_special(path: &Path) -> Result<(), Failure> {
-    Destination::of(path).map(drop).map_err(|error| Failure::target(path, &error))
+/// Refuses what is neither a file nor a stream, and a file that would be replaced without `force`, before the network is
+/// asked.
+pub(in crate::execute) fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
+    if path.as_os_str() == STREAM {
+        return Err(only_on_command_line("standard output is written"));
+    }
+    match Destination::of(path).map_err(|error| Failure::target(path, &error))? {
+        Destination::File(file) if !force && file.exists() => {
+            Err(Failure::unconfirmed(format!("this replaces {}", path.display()), "--force"))
+        }
+        Destination::File(_) | Destination::Stream(_) => Ok(()),
+    }
 }
 
 /// The answer of a command that has written data to `local`. Where standard output has the data, it has nothing else.
@@ -216,10 +228,14 @@ mod tests {
         let link = root.path().join("link");
         std::os::unix::fs::symlink("nothing", &link).unwrap();
         for good in [&root.path().join("new"), Path::new("/dev/null"), Path::new("/dev/stdout")] {
-            assert!(refuse_special(good).is_ok(), "{}", good.display());
+            assert!(check_target(good, false).is_ok(), "{}", good.display());
         }
         for bad in [link.as_path(), root.path()] {
-            assert_eq!(refuse_special(bad).unwrap_err().exit, Exit::Refused, "{}", bad.display());
+            assert_eq!(check_target(bad, true).unwrap_err().exit, Exit::Refused, "{}", bad.display());
         }
+        let there = root.path().join("there");
+        std::fs::write(&there, "kept").unwrap();
+        assert_eq!(check_target(&there, false).unwrap_err().confirmed_by, Some("--force"));
+        assert!(check_target(&there, true).is_ok());
     }
 }

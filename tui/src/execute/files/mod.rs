@@ -1,6 +1,7 @@
-//! Files of the store: [`upload`], [`download`], and here those that list and delete.
+//! Files of the store: [`upload`], [`download`], [`many`] at once, and here those that list and delete.
 
 pub mod download;
+pub mod many;
 pub mod upload;
 pub mod walk;
 
@@ -15,8 +16,12 @@ use super::members;
 use crate::answer::files::{DeletedFile, File, FileList};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
+use crate::command::file_pattern::{FilePatternError, GLOB_CHARACTERS};
 use crate::command::values::MemberRef;
 use crate::session::Session;
+
+/// What names standard input or output in the place of a local file.
+pub const STREAM: &str = "-";
 
 /// `delete`.
 pub async fn delete(session: &Session, name: FileName) -> Result<Answer, Failure> {
@@ -30,6 +35,13 @@ pub async fn delete(session: &Session, name: FileName) -> Result<Answer, Failure
 
 /// `ls`.
 pub async fn list(session: &Session, prefix: String, all: bool) -> Result<Answer, Failure> {
+    if prefix.contains(GLOB_CHARACTERS) {
+        let pattern =
+            prefix.parse().map_err(|error: FilePatternError| Failure::new(Exit::Usage, error.to_string()))?;
+        let files = many::find(session, &pattern).await?;
+        let members = members::any_list(session).await.unwrap_or_default();
+        return Ok(listing(&Page { files, more: false }, &members));
+    }
     let request = |after| ControlRequest::List { prefix: prefix.clone(), after, limit: page_limit() };
     let mut page = pages(session, request, all).await?;
     // A file whose name is the prefix sorts before all others that start with it.

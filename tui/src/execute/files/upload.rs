@@ -6,9 +6,11 @@ use idunno_shared::client::files::{PutItem, PutOptions, PutReport};
 use idunno_shared::names::{DatasetName, FileName};
 use tokio::task::spawn_blocking;
 
+use super::STREAM;
 use super::walk::{Selection, walk};
 use crate::answer::files::{UploadedDataset, UploadedFile};
 use crate::answer::{Answer, Exit, Failure, text};
+use crate::execute::only_on_command_line;
 use crate::session::Session;
 
 /// `put`.
@@ -40,6 +42,9 @@ fn copies(report: &PutReport) -> String {
 
 /// The size of a local file, if it can be put.
 pub(in crate::execute) fn local_size(path: &Path) -> Result<u64, Failure> {
+    if path.as_os_str() == STREAM {
+        return Err(only_on_command_line("standard input is put"));
+    }
     let wrong = |reason: &str| Failure::error(format!("cannot put {}: {reason}", path.display()));
     let metadata = path.metadata().map_err(|error| wrong(&error.to_string()))?;
     if metadata.is_dir() {

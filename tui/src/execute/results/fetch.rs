@@ -1,9 +1,9 @@
 //! `get-job-results`: fetches and verifies segments, and writes their rows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use idunno_shared::client::files::destination::{Destination, is_stdout};
+use idunno_shared::client::files::destination::is_stdout;
 use idunno_shared::client::files::{Files, Progress, atomic_file, get};
 use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::JobId;
@@ -12,13 +12,14 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState, JobVi
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+use super::in_order::{self, Out};
 use super::{Merge, ResultsError, csv};
-use crate::answer::jobs::pending;
 use crate::answer::results::ResultsFile;
 use crate::answer::{Answer, Data, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
 use crate::execute::dead_letters;
+use crate::execute::files::download::check_target;
 use crate::execute::jobs::{job_views, page_limit, resolve};
 use crate::session::Session;
 
@@ -42,18 +43,34 @@ pub struct Wanted {
     pub format: RowFormat,
 }
 
+impl Wanted {
+    /// Whether one row of each query is wanted.
+    fn is_plain(&self) -> bool {
+        !self.raw && !self.failed
+    }
+}
+
 /// `get-job-results`.
 pub async fn get(
     session: &Session,
     job: &JobRef,
     local: Option<PathBuf>,
+    force: bool,
     wanted: Wanted,
 ) -> Result<Answer, Failure> {
     let found = resolve(session, job).await?;
     let job = found.id;
     let local = local.filter(|path| path.as_os_str() != "-" && !is_stdout(path));
     if let Some(path) = &local {
-        Destination::of(path).map_err(|error| Failure::target(path, &error))?;
+        check_target(path, force)?;
+    }
+    if let (Some(path), true) = (&local, wanted.is_plain()) {
+        let view = view_of(session, job).await?;
+        if in_order::is_merged(&view) {
+            in_order::write(session, &view, wanted.format, Out::<fn(&str) -> _>::file(path).await?).await?;
+            let text = written_text(&view, view.submitted, path);
+            return Ok(Answer::new(&ResultsFile::new(&view, view.submitted, path), text));
+        }
     }
     let Fetched { view, rows } = match wanted {
         Wanted { failed: true, .. } => failed(session, job).await?,
@@ -72,19 +89,41 @@ pub async fn get(
     let answer = match local {
         None => Answer { data: Data::Lines, text: written, ..Answer::default() }.noted(found.note),
         Some(path) => {
-            let text = format!("{job}: {} rows ({} dead) in {}", rows.len(), view.dead, path.display());
-            let document = ResultsFile {
-                job: job.to_string(),
-                path: path.display().to_string(),
-                rows: rows.len() as u64,
-                dead_letters: view.dead,
-                pending: pending(&view),
-            };
+            let count = rows.len() as u64;
+            let (document, text) = (ResultsFile::new(&view, count, &path), written_text(&view, count, &path));
             write(path, written).await?;
             Answer::new(&document, text)
         }
     };
     Ok(if view.state == JobState::Done { answer } else { answer.incomplete(note) })
+}
+
+/// `get-job-results` to standard output: the rows of a job whose results are merged pass through `print`. `None` for other
+/// jobs, whose rows are gathered first.
+pub async fn printed(
+    session: &Session,
+    job: &JobRef,
+    wanted: Wanted,
+    print: impl Fn(&str) -> Result<(), Failure>,
+) -> Result<Option<Answer>, Failure> {
+    if !wanted.is_plain() {
+        return Ok(None);
+    }
+    let found = resolve(session, job).await?;
+    let view = view_of(session, found.id).await?;
+    if !in_order::is_merged(&view) {
+        return Ok(None);
+    }
+    in_order::write(session, &view, wanted.format, Out::Printed(print)).await?;
+    Ok(Some(Answer::default().noted(found.note)))
+}
+
+async fn view_of(session: &Session, job: JobId) -> Result<JobView, Failure> {
+    job_views(session, Some(job)).await?.pop().ok_or_else(Failure::unexpected)
+}
+
+fn written_text(view: &JobView, rows: u64, path: &Path) -> String {
+    format!("{}: {rows} rows ({} dead) in {}", view.id, view.dead, path.display())
 }
 
 /// A job's rows.
@@ -96,8 +135,7 @@ pub(super) struct Fetched {
 /// The rows of the queries that failed for good.
 async fn failed(session: &Session, job: JobId) -> Result<Fetched, Failure> {
     let rows = dead_letters::all(session, job).await?.iter().map(dead_row).collect();
-    let view = job_views(session, Some(job)).await?.pop().ok_or_else(Failure::unexpected)?;
-    Ok(Fetched { view, rows })
+    Ok(Fetched { view: view_of(session, job).await?, rows })
 }
 
 /// The rows, read again while the job changes.
@@ -196,7 +234,7 @@ struct Taken {
 }
 
 /// How many of these segments are fetched concurrently: at least one.
-fn in_flight(segments: &[SegmentView]) -> usize {
+pub(super) fn in_flight(segments: &[SegmentView]) -> usize {
     let mut bytes = 0;
     let fits = segments.iter().take(SEGMENTS_IN_FLIGHT).take_while(|view| {
         bytes += view.segment.blob.size;

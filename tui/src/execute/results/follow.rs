@@ -136,15 +136,15 @@ impl Given {
     }
 }
 
-struct Page {
-    segments: Vec<SegmentView>,
+pub(super) struct Page {
+    pub(super) segments: Vec<SegmentView>,
     /// Whether segments follow.
-    more: bool,
-    view: JobView,
+    pub(super) more: bool,
+    pub(super) view: JobView,
 }
 
 /// The job's segments after the first `skip`.
-async fn page(session: &Session, job: JobId, skip: u64) -> Result<Page, Failure> {
+pub(super) async fn page(session: &Session, job: JobId, skip: u64) -> Result<Page, Failure> {
     let request = ControlRequest::Results { job, skip, limit: page_limit() };
     match session.cluster().control(request).await? {
         ControlReply::Results { segments, more, job: view } => Ok(Page { segments, more, view }),

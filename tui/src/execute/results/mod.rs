@@ -1,13 +1,15 @@
 //! The rows of a job's results, merged from segments and dead letters.
 //!
 //! Decides which rows count. Invariants, checked at the end: one row per query of the manifest, from exactly one segment
-//! or one dead letter; as many rows as the job counts done and dead. Bounds: all rows are held in memory.
+//! or one dead letter; as many rows as the job counts done and dead. Bounds: all rows are held in memory, but for those that
+//! are [`in_order`].
 //! [`fetch`] reads a job's rows, [`follow`] those of a running job; [`csv`] formats them, [`confusion`] counts them.
 
 pub mod confusion;
 pub mod csv;
 pub mod fetch;
 pub mod follow;
+mod in_order;
 #[cfg(test)]
 mod tests;
 

@@ -5,23 +5,23 @@ use idunno_shared::wire::records::RecordIdentity;
 
 use super::{Merge, ResultsError};
 
-fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
+pub(super) fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
     let added = JobView::added(JobId(1), "m".parse().unwrap(), "d".parse().unwrap(), 2.into());
     JobView { state, submitted, done, dead, ..added }
 }
 
-fn rows(queries: &[u64]) -> Vec<u8> {
+pub(super) fn rows(queries: &[u64]) -> Vec<u8> {
     queries
         .iter()
         .flat_map(|query| format!("{{\"query\":{query},\"name\":\"d/{query}\"}}\n").into_bytes())
         .collect()
 }
 
-fn range(first: u64, count: u32) -> QueryRange {
+pub(super) fn range(first: u64, count: u32) -> QueryRange {
     QueryRange { first, count }
 }
 
-fn dead_letter(index: u64) -> DeadLetter {
+pub(super) fn dead_letter(index: u64) -> DeadLetter {
     let name = format!("d/{index}").parse().unwrap();
     DeadLetter {
         index,

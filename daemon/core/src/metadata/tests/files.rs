@@ -263,6 +263,58 @@ fn extents_are_shared_only_while_a_file_has_them() {
     assert_eq!(code(fixture.change(copy("b"))), RefusalCode::NotFound, "its holders may be deleting it");
 }
 
+fn copies(pairs: &[(&str, &str)]) -> Vec<FileCopy> {
+    pairs.iter().map(|(from, to)| FileCopy { from: name(from), to: name(to) }).collect()
+}
+
+#[test]
+fn a_copy_shares_the_newest_version_and_a_move_takes_all() {
+    let mut fixture = Fixture::default();
+    fixture.apply(commit(vec![file("a", "one")])).unwrap();
+    fixture.change(commit_file(file("a", "two"), attributes(&[("kept", "x")]), None)).unwrap();
+    let copy = Change::CopyFiles { copies: copies(&[("a", "b")]), moves: false, replace: false };
+    assert_eq!(fixture.change(copy.clone()), Ok(Changed::Copied(vec![1])));
+    assert_eq!((fixture.references("one"), fixture.references("two")), (Some(1), Some(2)));
+    let found = |fixture: &Fixture, path: &str| -> Vec<(u64, Digest, Option<Attributes>)> {
+        let file = fixture.state.file(&name(path));
+        let versions = file.into_iter().flat_map(FileRecord::versions);
+        versions.map(|found| (found.number, found.digest(), found.attributes().cloned())).collect()
+    };
+    let newest = (Digest::of(b"two"), Some(attributes(&[("kept", "x")])));
+    assert_eq!(found(&fixture, "b"), [(1, newest.0, newest.1.clone())]);
+
+    assert_eq!(code(fixture.change(copy)), RefusalCode::Conflict, "the copy exists");
+    let moved = Change::CopyFiles { copies: copies(&[("a", "b")]), moves: true, replace: true };
+    assert_eq!(fixture.change(moved), Ok(Changed::Copied(vec![3])));
+    let (one, first) = (Digest::of(b"one"), (1, newest.0, newest.1.clone()));
+    assert_eq!(found(&fixture, "b"), [(3, newest.0, newest.1), (2, one, None), first]);
+    assert_eq!(found(&fixture, "a"), []);
+    assert_eq!((fixture.references("one"), fixture.references("two")), (Some(1), Some(2)));
+    fixture.apply(Action::Change(Change::Delete { name: name("b") })).unwrap();
+    assert_eq!((fixture.references("one"), fixture.references("two")), (Some(0), Some(0)));
+}
+
+#[test]
+fn copies_are_made_together_or_not_at_all() {
+    let mut fixture = Fixture::default();
+    fixture.apply(commit(vec![file("a", "one"), file("b", "two")])).unwrap();
+    for (pairs, wanted) in [
+        (&[("a", "c"), ("none", "d")][..], RefusalCode::NotFound),
+        (&[("a", "c"), ("none", "b")], RefusalCode::NotFound),
+        (&[("a", "c"), ("c", "d")], RefusalCode::Invalid),
+        (&[("a", "c"), ("b", "c")], RefusalCode::Invalid),
+        (&[("a", "a")], RefusalCode::Invalid),
+        (&[], RefusalCode::Invalid),
+    ] {
+        for moves in [false, true] {
+            let change = Change::CopyFiles { copies: copies(pairs), moves, replace: true };
+            assert_eq!(code(fixture.change(change)), wanted, "{pairs:?}");
+        }
+    }
+    assert_eq!(fixture.state.list("", None, 9).0.len(), 2);
+    assert_eq!((fixture.references("one"), fixture.references("two")), (Some(1), Some(1)));
+}
+
 #[test]
 fn lists_leave_out_what_gateways_keep() {
     let mut fixture = Fixture::default();
