@@ -14,6 +14,7 @@ pub mod program;
 pub mod records;
 pub mod results;
 pub mod schemas;
+pub mod similar;
 pub mod table;
 pub mod text;
 pub mod warnings;

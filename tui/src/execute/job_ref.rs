@@ -10,6 +10,7 @@ use idunno_shared::names::JobName;
 use idunno_shared::wire::control::JobView;
 use thiserror::Error;
 
+use crate::answer::similar::did_you_mean;
 use crate::answer::{Exit, Failure, text};
 use crate::command::JobRef;
 
@@ -37,8 +38,15 @@ pub struct Resolved {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum JobRefError {
     /// There is no such job.
-    #[error("there is no job named {0}, and no job of a model {0}: get-job-stats lists the jobs")]
-    Unknown(JobName),
+    #[error(
+        "there is no job named {name}, and no job of a model {name}{meant}: get-job-stats lists the jobs"
+    )]
+    Unknown {
+        /// What was given.
+        name: JobName,
+        /// What may have been meant, as a part of the sentence.
+        meant: String,
+    },
     /// The model has several jobs in the scope.
     #[error("{model} could mean {}: say {}", list(.jobs), list(&.jobs.iter().map(|job| job.id).collect::<Vec<_>>()))]
     Ambiguous {
@@ -64,7 +72,7 @@ pub enum JobRefError {
 impl JobRefError {
     const fn exit(&self) -> Exit {
         match self {
-            Self::Unknown(_) => Exit::NotFound,
+            Self::Unknown { .. } => Exit::NotFound,
             Self::Ambiguous { .. } | Self::Over { .. } => Exit::Refused,
         }
     }
@@ -122,7 +130,7 @@ pub fn find(views: &[JobView], job: &JobRef, scope: Scope) -> Result<Resolved, J
         _ => return ambiguous(unfinished),
     }
     let newest = of_model().max_by_key(|view| view.id);
-    let newest = newest.ok_or_else(|| JobRefError::Unknown(name.clone()))?;
+    let newest = newest.ok_or_else(|| unknown(views, name))?;
     match scope {
         Scope::Only if of_model().count() > 1 => ambiguous(of_model().collect()),
         Scope::Only | Scope::Any => Ok(of(name, newest)),
@@ -131,6 +139,12 @@ pub fn find(views: &[JobView], job: &JobRef, scope: Scope) -> Result<Resolved, J
             Err(JobRefError::Over { model: name.clone(), job: newest.id, state })
         }
     }
+}
+
+fn unknown(views: &[JobView], name: &JobName) -> JobRefError {
+    let named = views.iter().filter_map(|view| view.details.name.as_ref()).map(JobName::as_str);
+    let known = views.iter().map(|view| view.model.as_str()).chain(named);
+    JobRefError::Unknown { name: name.clone(), meant: did_you_mean(name.as_str(), known) }
 }
 
 fn candidate(view: &JobView) -> Candidate {
@@ -259,7 +273,9 @@ mod tests {
         // A number is the cluster's to refuse.
         assert_eq!(meant(&views, "job-77", Scope::Unfinished), Ok(77));
         let error = meant(&views, "lenet", Scope::Any).unwrap_err();
-        assert!(error.contains("no job named lenet"), "{error}");
+        assert!(error.contains("no job named lenet") && !error.contains("did you mean"), "{error}");
+        let error = meant(&views, "sqeezenet", Scope::Any).unwrap_err();
+        assert!(error.contains("a model sqeezenet; did you mean squeezenet1.1?"), "{error}");
     }
 
     #[test]

@@ -139,7 +139,16 @@ pub async fn start(
         });
     }
     if wait {
-        return Ok(job_stats::answer(&await_jobs(session, &jobs).await?));
+        let views = await_jobs(session, &jobs).await?;
+        let answer = job_stats::answer(&views);
+        let is_all_dead = |view: &&JobView| view.submitted > 0 && view.dead == view.submitted;
+        return Ok(match views.iter().find(is_all_dead) {
+            Some(view) => answer.incomplete(format!(
+                "every query of {job} failed: 'idunno dead-letters list {job}' says why",
+                job = view.id
+            )),
+            None => answer,
+        });
     }
     Ok(Answer::list(started, lines.join("\n")))
 }

@@ -6,6 +6,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView, M
 
 use super::identity;
 use crate::answer::cluster::{Member, MemberIdentity, MemberList, Membership, MembershipChange};
+use crate::answer::similar::did_you_mean;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, identities, text, warnings};
 use crate::command::values::MemberRef;
@@ -34,9 +35,15 @@ pub async fn find(session: &Session, member: &MemberRef) -> Result<MemberView, F
         MemberRef::Address(address) => view.address == *address,
         MemberRef::Name(name) => view.name == *name,
     };
-    members.into_iter().find(|view| matches(&view)).ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("there is no member '{member}': list_mem lists the members"))
-    })
+    if let Some(found) = members.iter().find(matches) {
+        return Ok(found.clone());
+    }
+    let meant = match member {
+        MemberRef::Name(name) => did_you_mean(name.as_str(), members.iter().map(|view| view.name.as_str())),
+        MemberRef::Address(_) => String::new(),
+    };
+    let message = format!("there is no member '{member}'{meant}: list_mem lists the members");
+    Err(Failure::new(Exit::NotFound, message))
 }
 
 /// A request to the named member, or to any if none is named.
