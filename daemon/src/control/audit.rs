@@ -114,6 +114,7 @@ fn outcome(changed: &Changed) -> String {
             format!("done: {} files with at least {copies} copies", files.len())
         }
         Changed::Deleted { versions } => format!("done: {versions} versions deleted"),
+        Changed::Copied(files) => format!("done: {} files", files.len()),
         Changed::Training(models) => format!("done: {} models", models.len()),
         Changed::JobAdded(job) => format!("done: {job}"),
         Changed::JobStarted { submitted } => format!("done: {submitted} queries"),

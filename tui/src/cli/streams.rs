@@ -39,7 +39,7 @@ pub(super) async fn read_stdin(verb: &mut Verb) -> Result<Option<TempPath>, Fail
         Ok(file.into_temp_path())
     });
     let path = kept.await.map_err(io::Error::from).flatten().map_err(wrong)?;
-    path.as_ref().clone_into(local);
+    *local = path.to_path_buf();
     Ok(Some(path))
 }
 

@@ -154,7 +154,7 @@ fn bind_job(state: &State, job: &mut JobRef, scope: Scope) -> Result<Option<Stri
             }
             Ok(found.note)
         }
-        Err(JobRefError::Unknown(_)) => Ok(None),
+        Err(JobRefError::Unknown { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -203,7 +203,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use bytes::Bytes;
-    use idunno_shared::wire::records::Quote;
+    use idunno_shared::wire::records::{ColumnNames, Keep, Quote};
 
     use super::super::{Span, read};
     use super::*;

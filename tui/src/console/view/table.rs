@@ -119,9 +119,8 @@ fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Ve
     };
     let columns = &table.columns;
     let natural: Vec<usize> = columns.iter().enumerate().map(natural).collect();
-    let short = |(column, width): (&Column, &usize)| match column.right {
-        true => *width,
-        false => (*width).min(TEXT_WIDTH.max(column.title.width())),
+    let short = |(column, width): (&Column, &usize)| {
+        if column.right { *width } else { (*width).min(TEXT_WIDTH.max(column.title.width())) }
     };
     let mut widths: Vec<usize> = columns.iter().zip(&natural).map(short).collect();
     let taken =
@@ -173,10 +172,11 @@ fn cells(
     current: usize,
 ) -> Line<'static> {
     // The selected row has one colour; its states keep their glyphs and words.
-    let style = |index: usize, cell: &Cell| match is_selected {
-        true => Style::new(),
-        false if index < current => theme.style(cell.tone),
-        false => theme.style(Tone::Dim),
+    let style = |index: usize, cell: &Cell| {
+        if is_selected {
+            return Style::new();
+        }
+        theme.style(if index < current { cell.tone } else { Tone::Dim })
     };
     let texts =
         row.cells.iter().enumerate().map(|(index, cell)| (shown_text(cell, theme), style(index, cell)));

@@ -20,10 +20,7 @@ use crate::execute::jobs::page_limit;
 use crate::session::Session;
 
 /// The files that a pattern means, in name order; at least one.
-pub(in crate::execute) async fn find(
-    session: &Session,
-    pattern: &FilePattern,
-) -> Result<Vec<FileSummary>, Failure> {
+pub(crate) async fn find(session: &Session, pattern: &FilePattern) -> Result<Vec<FileSummary>, Failure> {
     let limit = if pattern.is_name() { 1 } else { page_limit() };
     let prefix = pattern.prefix().to_owned();
     let request = |after| ControlRequest::List { prefix: prefix.clone(), after, limit };

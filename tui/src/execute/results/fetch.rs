@@ -45,7 +45,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Whether one row of each query is wanted.
-    fn is_plain(&self) -> bool {
+    fn is_plain(self) -> bool {
         !self.raw && !self.failed
     }
 }

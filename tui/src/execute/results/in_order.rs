@@ -41,7 +41,7 @@ impl<F: Fn(&str) -> Result<(), Failure>> Out<F> {
     /// Into the file at `path`.
     pub(super) async fn file(path: &Path) -> Result<Self, Failure> {
         let (path, made) = (path.to_owned(), path.to_owned());
-        match spawn_blocking(move || GrowingFile::create(&made)).await.map_err(broken)? {
+        match spawn_blocking(move || GrowingFile::create(&made)).await.map_err(|error| broken(&error))? {
             Ok(file) => Ok(Self::File(file, path)),
             Err(error) => Err(Failure::target(&path, &error)),
         }
@@ -52,7 +52,7 @@ impl<F: Fn(&str) -> Result<(), Failure>> Out<F> {
             Self::Printed(print) => print(&text).map(|()| Self::Printed(print)),
             Self::File(mut file, path) => {
                 let write = move || file.append(text.as_bytes()).map(|()| file);
-                match spawn_blocking(write).await.map_err(broken)? {
+                match spawn_blocking(write).await.map_err(|error| broken(&error))? {
                     Ok(file) => Ok(Self::File(file, path)),
                     Err(error) => Err(Failure::target(&path, &error)),
                 }
@@ -62,12 +62,12 @@ impl<F: Fn(&str) -> Result<(), Failure>> Out<F> {
 
     async fn finish(self) -> Result<(), Failure> {
         let Self::File(file, path) = self else { return Ok(()) };
-        let finished = spawn_blocking(move || file.finish()).await.map_err(broken)?;
+        let finished = spawn_blocking(move || file.finish()).await.map_err(|error| broken(&error))?;
         finished.map_err(|error| Failure::target(&path, &error))
     }
 }
 
-fn broken(error: tokio::task::JoinError) -> Failure {
+fn broken(error: &tokio::task::JoinError) -> Failure {
     Failure::error(error.to_string())
 }
 
