@@ -74,6 +74,15 @@ enum Checked {
 fn main() -> ExitCode {
     // Before anything is written, also where no service manager does it: what a daemon writes is its user's alone.
     rustix::process::umask(Mode::from_raw_mode(0o077));
+    // The process of a model may have the same user: it reads neither this one's memory nor its environment.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+    {
+        let _ = writeln!(
+            io::stderr(),
+            "warning: other processes of this user may read this one's memory: {error}"
+        );
+    }
     let matches = Arguments::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(arguments.program, &matches) {

@@ -36,6 +36,8 @@ mod frozen;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod leaving;
