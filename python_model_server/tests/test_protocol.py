@@ -28,7 +28,14 @@ def test_health_and_server_metadata(server: ModelServer) -> None:
 def test_predefined_models_are_listed(server: ModelServer) -> None:
     rows = server.client.get("/idunno/models").json()["models"]
     names = [row["name"] for row in rows]
-    assert names == ["efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "newsgroups-linear", "squeezenet1.1"]
+    assert names == [
+        "all-minilm-l6-v2",
+        "efficientnet-lite0",
+        "efficientnet-lite2",
+        "mnist-mlp",
+        "newsgroups-linear",
+        "squeezenet1.1",
+    ]
     assert all(row["description"] for row in rows)
 
 
