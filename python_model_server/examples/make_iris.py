@@ -1,5 +1,5 @@
-"""Makes the models of two examples, onnx-network/iris.onnx and sklearn-pipeline/iris.skops: the same classifier of irises
-in both forms, fitted on the table that comes with scikit-learn.
+"""Makes the models of two examples, onnx-network/iris.onnx and sklearn-pipeline/iris.skops: the same classifier of
+irises in both forms, fitted on the table that comes with scikit-learn.
 
     python make_iris.py [FOLDER]        default: the folder of this file
 """

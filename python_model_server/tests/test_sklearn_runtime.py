@@ -69,7 +69,7 @@ def test_a_row_that_the_pipeline_refuses_fails_alone(tmp_path: Path, iris: Any) 
 def test_a_pipeline_that_begins_with_a_vectorizer_takes_texts(tmp_path: Path) -> None:
     texts = ["a warm and clever film", "clever and moving", "a dull story", "long and dull"]
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, ["good", "good", "bad", "bad"])
-    found = answers(opened(tmp_path, pipeline), [b"a clever story", b'"dull, dull"', b"\xff"])
+    found = answers(opened(tmp_path, pipeline), [b"clever and warm", b'"dull, dull"', b"\xff"])
     assert [found[0]["label"], found[1]["label"], found[2]] == ["good", "bad", "not UTF-8 text: byte 0"]
 
 

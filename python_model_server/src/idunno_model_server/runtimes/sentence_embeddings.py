@@ -1,9 +1,9 @@
 """The runtime `sentence-transformers`: a folder as that library saves one, without the library and without torch.
 
-modules.json names the folder's parts: a Transformer, a Pooling, and a Normalize or none. The network is `onnx/model.onnx`
-or `model.onnx`, or else made of `model.safetensors` if that is BERT's. A row is a text in UTF-8, the answer a list of
-numbers. The package's own requirements bring tokenizers and onnxruntime, and onnx and safetensors if there is no ONNX
-file.
+modules.json names the folder's parts: a Transformer, a Pooling, and a Normalize or none. The network is
+`onnx/model.onnx` or `model.onnx`, or else made of `model.safetensors` if that is BERT's. A row is a text in UTF-8, the
+answer a list of numbers. The package's own requirements bring tokenizers and onnxruntime, and onnx and safetensors if
+there is no ONNX file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
-from ..errors import ModelFileError
+from ..errors import ConversionError, ModelFileError
 from ..models.batch_model import BatchModel, SetupContext
 from ..text_encoder import TRUNCATE, EncoderSettings, Pooling, TextEncoder
 from .base import MadeModel, packaged
@@ -75,7 +75,8 @@ def _settings(folder: Path, modules: Path) -> EncoderSettings:
         kind = str(module["type"]).rpartition(".")[2]
         if kind not in ("Transformer", "Pooling", "Normalize"):
             raise ModelFileError(
-                f"it has a part {module['type']}, and this runtime has Transformer, Pooling and Normalize: write a model.py"
+                f"it has a part {module['type']}, and this runtime has Transformer, Pooling and Normalize: "
+                "write a model.py"
             )
         paths[kind] = str(module["path"])
     if "Pooling" not in paths:
@@ -88,6 +89,16 @@ def _settings(folder: Path, modules: Path) -> EncoderSettings:
     sizes = folder / "sentence_bert_config.json"
     tokens_max = _read(sizes).get("max_seq_length") if sizes.is_file() else None
     return EncoderSettings(int(tokens_max or TOKENS_MAX), name, "Normalize" in paths)
+
+
+def _require_convertible(folder: Path) -> None:
+    """Raises ModelFileError for weights of a network that is not BERT's."""
+    from ..convert.bert import require_bert
+
+    try:
+        require_bert(_read(folder / "config.json"))
+    except ConversionError as error:
+        raise ModelFileError(f"it has no {' or '.join(NETWORKS)}, and {error}") from None
 
 
 def _read(path: Path) -> Any:
@@ -109,6 +120,8 @@ def sentence_model(name: str, files: Path, entry: str, settings: Mapping[str, An
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise ModelFileError(f"{module} is not installed in the model's environment: name it in requirements.txt")
+    if network is None:
+        _require_convertible(files)
     attributes = {
         "__module__": __name__,
         "network": network,
