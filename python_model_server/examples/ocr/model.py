@@ -12,8 +12,8 @@ class Ocr(BatchModel):
         from rapidocr import RapidOCR
 
         # One thread: each member reads images of its own.
-        threads = {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
-        self.engine = RapidOCR(params={f"EngineConfig.onnxruntime.{key}": value for key, value in threads.items()})
+        threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
+        self.engine = RapidOCR(params={"Global.log_level": "warning", **threads})
 
     def decode(self, content):
         import cv2

@@ -28,8 +28,8 @@ class SpeechActivity(BatchModel):
                 if (sound.getframerate(), sound.getsampwidth(), sound.getnchannels()) != (RATE, 2, 1):
                     raise RowError("the sound must have 16 kHz, 16 bits and one channel")
                 return numpy.frombuffer(sound.readframes(sound.getnframes()), "<i2").astype("f4") / 32768
-        except (wave.Error, EOFError) as error:
-            raise RowError(f"not a WAV file: {error}") from None
+        except (wave.Error, EOFError):
+            raise RowError("not a WAV file of PCM") from None
 
     def predict(self, inputs):
         return [self._stretches(sound) for sound in inputs]

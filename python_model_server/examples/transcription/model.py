@@ -23,8 +23,8 @@ class Transcription(BatchModel):
                 if (sound.getframerate(), sound.getsampwidth(), sound.getnchannels()) != (16000, 2, 1):
                     raise RowError("the sound must have 16 kHz, 16 bits and one channel")
                 return sound.readframes(sound.getnframes())
-        except (wave.Error, EOFError) as error:
-            raise RowError(f"not a WAV file: {error}") from None
+        except (wave.Error, EOFError):
+            raise RowError("not a WAV file of PCM") from None
 
     def predict(self, inputs):
         return [self._words(sound) for sound in inputs]
@@ -33,7 +33,8 @@ class Transcription(BatchModel):
         # What it adapted to in the row before must not change this one's words.
         self.decoder.reinit_feat()
         self.decoder.start_utt()
-        if sound:
+        # In samples that are all zero it hears anything.
+        if any(sound):
             self.decoder.process_raw(sound, full_utt=True)
         self.decoder.end_utt()
         heard = self.decoder.hyp()

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConversionError, ModelFileError
 from ..models.batch_model import BatchModel, SetupContext
@@ -29,7 +29,15 @@ TOKENIZER = "tokenizer.json"
 TOKENS_MAX = 512
 """Where the folder says nothing."""
 POOLING_PREFIX = "pooling_mode_"
-POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
+POOLINGS: Mapping[str, Pooling] = {
+    "mean_tokens": "mean",
+    "cls_token": "cls",
+    "max_tokens": "max",
+    "mean": "mean",
+    "cls": "cls",
+    "max": "max",
+}
+"""By the key that is true, as `pooling_mode_mean_tokens`, or by the value of `pooling_mode`."""
 CANARY = "A sentence to begin with."
 
 
@@ -83,12 +91,13 @@ def _settings(folder: Path, modules: Path) -> EncoderSettings:
         raise ModelFileError("it has no Pooling")
     pooling = _read(folder / paths["Pooling"] / "config.json")
     chosen = [key.removeprefix(POOLING_PREFIX) for key, on in pooling.items() if key.startswith(POOLING_PREFIX) and on]
-    name = POOLINGS.get(chosen[0]) if len(chosen) == 1 else pooling.get("pooling_mode")
-    if name not in get_args(Pooling):
-        raise ModelFileError(f"its pooling is {chosen or name}, and this runtime has {', '.join(POOLINGS)}")
+    chosen = chosen or [str(pooling.get("pooling_mode"))]
+    kind_of_pooling = POOLINGS.get(chosen[0]) if len(chosen) == 1 else None
+    if kind_of_pooling is None:
+        raise ModelFileError(f"its pooling is {' and '.join(chosen)}, and this runtime has {', '.join(POOLINGS)}")
     sizes = folder / "sentence_bert_config.json"
     tokens_max = _read(sizes).get("max_seq_length") if sizes.is_file() else None
-    return EncoderSettings(int(tokens_max or TOKENS_MAX), name, "Normalize" in paths)
+    return EncoderSettings(int(tokens_max or TOKENS_MAX), kind_of_pooling, "Normalize" in paths)
 
 
 def _require_convertible(folder: Path) -> None:
