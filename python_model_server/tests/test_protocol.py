@@ -174,4 +174,4 @@ def test_statistics_count_rows_and_requests(loaded: ModelServer, digits: list[by
     for name, more in [("success", 1), ("fail", 1), ("compute_infer", 1), ("queue", 1)]:
         assert after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"] == more
     assert any(batch["batch_size"] == 7 and batch["compute_infer"]["ns"] > 0 for batch in after["batch_stats"])
-    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 5
+    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 6
