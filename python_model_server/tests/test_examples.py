@@ -226,7 +226,7 @@ def test_the_language_of_a_text(served: Served) -> None:
         "Hello, how are you today?",
         "Wie geht es dir heute?",
         "Bonjour, comment allez-vous ?",
-        "¿Dónde está la calle?",
+        "Me gusta mucho leer libros por la noche",
     )
     *answers, none = ask(*(text.encode() for text in texts), b"12 3")
     assert [answer["label"] for answer in answers] == ["en", "de", "fr", "es"]
