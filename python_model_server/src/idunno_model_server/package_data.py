@@ -31,14 +31,16 @@ NEWSGROUPS_HEADER_LINES = 3
 def data_files(pattern: str) -> list[Path]:
     """The locked files whose names match a glob, sorted. Raises MissingPackageError if one is missing."""
     directory = data_lock.data_directory()
-    files = data_lock.data_files(data_lock.read_lock())
-    paths = sorted(directory / file.name for file in files if fnmatchcase(file.name, pattern))
-    for path in paths:
-        if not path.is_file():
-            raise MissingPackageError(
-                f"{path} is missing; run: {sys.executable} -m idunno_model_server.fetch_data {directory}"
-            )
-    return paths
+    paths = []
+    for archive in data_lock.read_lock():
+        option = " --optional" if archive.optional else ""
+        for path in (directory / file.name for file in archive.members if fnmatchcase(file.name, pattern)):
+            if not path.is_file():
+                raise MissingPackageError(
+                    f"{path} is missing; run: {sys.executable} -m idunno_model_server.fetch_data {directory}{option}"
+                )
+            paths.append(path)
+    return sorted(paths)
 
 
 def data_file(pattern: str) -> Path:

@@ -39,7 +39,7 @@ class GraphInfo:
 
 
 class Graph:
-    """One classifier: input "image" float32 [N,3,S,S], output "probs" float32 [N,1000]."""
+    """The nodes of one network, whose last one is its output."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -58,20 +58,23 @@ class Graph:
         return output
 
     def save(self, path: Path, info: GraphInfo) -> None:
-        """Writes the model. The last node is the output."""
-        self._nodes[-1].output[0] = OUTPUT
-        graph = helper.make_graph(
-            self._nodes,
-            info.name,
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, info.side, info.side])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", CLASSES])],
-            self._initialisers,
-        )
+        """Writes a classifier: input "image" float32 [N,3,S,S], output "probs" float32 [N,1000]."""
+        image = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, info.side, info.side])
+        probs = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", CLASSES])
+        model = self.model(info.name, image, probs, {"preprocess": info.preprocess, "source": info.source})
+        onnx.save(model, str(path))
+
+    def model(
+        self, name: str, taken: onnx.ValueInfoProto, given: onnx.ValueInfoProto, properties: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        """The whole network, checked, with its one input and output."""
+        self._nodes[-1].output[0] = given.name
+        graph = helper.make_graph(self._nodes, name, [taken], [given], self._initialisers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name=PRODUCER)
         model.ir_version = IR_VERSION
-        helper.set_model_props(model, {"preprocess": info.preprocess, "source": info.source})
+        helper.set_model_props(model, dict(properties))
         onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(path))
+        return model
 
 
 class TrackedWeights(Generic[Weight]):

@@ -14,6 +14,8 @@ MakeModel = Callable[[str, Path, str, Mapping[str, Any]], MadeModel]
 
 RUNTIMES: Mapping[str, str] = {
     "python": "python_class.python_model",
+    "sentence-transformers": "sentence_embeddings.sentence_model",
+    "sklearn": "sklearn_file.sklearn_model",
     "onnx": "onnx_file.onnx_model",
     "command": "command.command_model",
     "openai": "openai_server.openai_model",
