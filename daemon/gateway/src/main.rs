@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use idunno_gateway::gateway::{Gateway, Limits};
 use idunno_gateway::keys::Keys;
+use idunno_gateway::s3::gateway::{Gateway, Limits};
 use idunno_gateway::server::{self, Server};
 use idunno_shared::security::secret::Secret;
 use tokio::net::TcpListener;

@@ -28,10 +28,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::chunked::Reframer;
 use crate::errors::slow_down;
-use crate::gateway::Gateway;
 use crate::keys::{Gate, Keys};
+use crate::s3::chunked::Reframer;
+use crate::s3::gateway::Gateway;
 
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 1_024;
