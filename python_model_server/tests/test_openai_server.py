@@ -159,8 +159,10 @@ def test_a_line_of_a_batch_says_what_it_is_sent_to_and_gets_the_whole_reply(serv
     # A reply without a text is no failure: it may have tools to call.
     assert answers[:2] == [reply, said(None)]
     assert str(answers[2]) == "the answer is empty (finish_reason 'stop')"
+    # An endpoint that takes many rows a call gets them one by one.
+    assert model(server, tmp_path, endpoint="embeddings", max_tokens=None).predict([embed, embed]) == [reply, reply]
     sent = {path: body for path, body, _ in server.calls if "Say" not in str(body)}
-    assert sent["/v1/embeddings"] == {"model": "m", "input": ["x", "y"], "seed": 7}
+    assert sent["/v1/embeddings"] == {"model": "m", "input": ["x", "y"]}
     assert sent["/v1/chat/completions"] == {"model": "m", "messages": [], "n": 2, "seed": 7}
 
 
