@@ -1,35 +1,60 @@
 #!/usr/bin/env bash
-# Clients of S3 that others wrote, unchanged, against a local cluster and its gateway: awscli, boto3, rclone, s3cmd, s3fs with pandas,
-# pyarrow, DuckDB, object_store. Installs them from the registry into .venv-clients, builds the programs, runs tests/clients,
-# prints a table of operations by client, and ends with a line that counts. Exit code 0 only if all passed.
+# Programs that others wrote, unchanged, against local clusters and their gateways. Over S3: awscli, boto3, rclone, s3cmd, s3fs with pandas,
+# pyarrow, DuckDB, object_store. Over OpenAI's batch API: the openai package, with a server that repeats what it is told and with llama.cpp's.
+# Installs them from the registry into .venv-clients, builds the programs, runs tests/clients, prints a table of operations by client and one
+# of calls, and ends with a line that counts. Exit code 0 only if all passed.
 #
-# Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno, idunnod and idunno-gateway in place of building them;
-# IDUNNO_CLIENTS_VENV another place of the environment; IDUNNO_CLIENTS_PARTS the parts of 16 MiB of the large upload (64).
+# Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno and idunnod, and perhaps idunno-gateway, in place of building them;
+# IDUNNO_TEST_PYTHON a Python with the model server; IDUNNO_CLIENTS_VENV another place of the environments; IDUNNO_CLIENTS_PARTS the parts
+# of 16 MiB of the large upload (64), IDUNNO_CLIENTS_LINES the lines of the large batch (10000).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venvs="${IDUNNO_CLIENTS_VENV:-$PWD/.venv-clients}"
-# s3fs asks for an older botocore than awscli, so it has an environment of its own.
-for name in main s3fs; do
+install() { # ENVIRONMENT PIP-ARGUMENTS...
+    local name="$1"
+    shift
     [[ -x "$venvs/$name/bin/pip" ]] || python3 -m venv "$venvs/$name"
-done
-"$venvs/main/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
-"$venvs/s3fs/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements-s3fs.txt
-
-if [[ -z "${IDUNNO_PROGRAMS:-}" ]]; then
-    profile="${IDUNNO_CLIENTS_PROFILE:-release}"
-    flag=()
-    [[ "$profile" == release ]] && flag=(--release)
-    cargo build --locked --workspace --bins "${flag[@]}"
-    cargo build --locked --manifest-path daemon/gateway/Cargo.toml "${flag[@]}"
-    programs="$(mktemp -d)"
-    trap 'rm -rf "$programs"' EXIT
-    for name in idunno idunnod; do ln -s "$PWD/target/$profile/$name" "$programs/$name"; done
-    ln -s "$PWD/daemon/gateway/target/$profile/idunno-gateway" "$programs/idunno-gateway"
-    export IDUNNO_PROGRAMS="$programs"
+    "$venvs/$name/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+# s3fs asks for an older botocore than awscli, so it has an environment of its own.
+install main -r tests/clients/requirements.txt
+install s3fs -r tests/clients/requirements-s3fs.txt
+install llama --no-deps -r tests/clients/requirements-llama.txt
+export IDUNNO_LLAMA_PYTHON="$venvs/llama/bin/python"
+if [[ -z "${IDUNNO_TEST_PYTHON:-}" ]]; then
+    scripts/setup_python.sh
+    export IDUNNO_TEST_PYTHON="$PWD/.venv/bin/python"
 fi
 
 reports="$(mktemp -d)"
+trap 'rm -rf "$reports"' EXIT
+given="${IDUNNO_PROGRAMS:-}"
+profile="${IDUNNO_CLIENTS_PROFILE:-release}"
+flags=()
+[[ "$profile" == release ]] && flags=(--release)
+programs="$reports/programs"
+mkdir "$programs"
+link() { # FOLDER NAME...
+    local folder="$1" name
+    shift
+    for name in "$@"; do ln -s "$(realpath "$folder/$name")" "$programs/$name"; done
+}
+if [[ -n "$given" ]]; then
+    link "$given" idunno idunnod
+else
+    cargo build --locked "${flags[@]}" --package idunno-daemon --package idunno-console
+    link "${CARGO_TARGET_DIR:-target}/$profile" idunno idunnod
+fi
+if [[ -n "$given" && -x "$given/idunno-gateway" ]]; then
+    link "$given" idunno-gateway
+else
+    # A workspace of its own.
+    cargo build --locked "${flags[@]}" --manifest-path daemon/gateway/Cargo.toml
+    link "${CARGO_TARGET_DIR:-daemon/gateway/target}/$profile" idunno-gateway
+fi
+export IDUNNO_PROGRAMS="$programs"
+
 export IDUNNO_CLIENTS_TABLE="$reports/table"
 : >"$IDUNNO_CLIENTS_TABLE"
 status=0
@@ -52,5 +77,4 @@ tests, failed, errors, skipped = (
 )
 print(f"{tests - failed - errors - skipped} passed, {failed + errors} failed, {skipped} skipped")
 PYTHON
-rm -rf "$reports"
 exit "$status"

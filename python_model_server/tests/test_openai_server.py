@@ -144,6 +144,28 @@ def test_a_row_that_is_a_body_is_passed_on(serve: Any, tmp_path: Path) -> None:
     assert server.calls[0][1] == {"model": "m", **row}
 
 
+def test_a_line_of_a_batch_says_what_it_is_sent_to_and_gets_the_whole_reply(serve: Any, tmp_path: Path) -> None:
+    reply = {"object": "list", "data": [], "model": "m-1"}
+    server = serve(lambda path, *_: (200, reply if path == "/v1/embeddings" else said(None), {}))
+    made = model(server, tmp_path, extra={"seed": 7}, prompt="Say {input}")
+
+    def line(url: str, **body: Any) -> bytes:
+        return json.dumps({"custom_id": "a", "method": "POST", "url": url, "body": body}).encode()
+
+    embed = line("/v1/embeddings", model="mine", input=["x", "y"]).replace(b"custom_id", b"custom\\u005fid")
+    chat = line("/v1/chat/completions", model="mine", messages=[], n=2)
+    other = line("/v1/files", model="mine")
+    answers = made.predict([embed, chat, other])
+    # A reply without a text is no failure: it may have tools to call.
+    assert answers[:2] == [reply, said(None)]
+    assert str(answers[2]) == "the answer is empty (finish_reason 'stop')"
+    # An endpoint that takes many rows a call gets them one by one.
+    assert model(server, tmp_path, endpoint="embeddings", max_tokens=None).predict([embed, embed]) == [reply, reply]
+    sent = {path: body for path, body, _ in server.calls if "Say" not in str(body)}
+    assert sent["/v1/embeddings"] == {"model": "m", "input": ["x", "y"]}
+    assert sent["/v1/chat/completions"] == {"model": "m", "messages": [], "n": 2, "seed": 7}
+
+
 def test_an_image_is_a_data_url(serve: Any, tmp_path: Path) -> None:
     server = serve(lambda *_: (200, said("a cat"), {}))
     image = b"\xff\xd8\xff\xe0rest"

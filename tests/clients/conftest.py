@@ -1,5 +1,6 @@
 """One cluster for all tests, and the table of what each client can do."""
 
+import importlib
 import json
 import os
 import random
@@ -8,23 +9,32 @@ from collections import defaultdict
 from pathlib import Path
 
 import boto3
+import openai_cluster as openai_tests
 import pytest
 from botocore.config import Config
 from gateway import Cluster
 
 OPERATIONS = ["put", "get", "list", "range", "multipart", "copy", "delete", "sync twice", "conditional", "metadata"]
 _table: dict[str, dict[str, str]] = defaultdict(dict)
+_calls: dict[str, str] = {}
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "does(client, *operations): which operations of a client a test shows")
+    config.addinivalue_line("markers", "calls(*names): which calls of the openai package a test exercises")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
+    if report.when != "call" and report.passed:
+        return
+    for calls in item.iter_markers("calls"):
+        for call in calls.args:
+            outcome = "FAILED" if report.failed else "skipped" if report.skipped else "ok"
+            _calls[call] = outcome if outcome == "FAILED" or call not in _calls else _calls[call]
     marker = item.get_closest_marker("does")
-    if marker is None or (report.when != "call" and report.passed):
+    if marker is None:
         return
     client, *operations = marker.args
     for operation in operations:
@@ -37,6 +47,11 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter):
+    if _calls:
+        terminalreporter.section("calls of the openai package")
+        width = max(map(len, _calls))
+        for call in sorted(_calls):
+            terminalreporter.write_line(f"{call:{width}} {_calls[call]}")
     # The rows of another environment's run come before.
     kept = Path(os.environ.get("IDUNNO_CLIENTS_TABLE") or os.devnull)
     text = kept.read_text() if kept.is_file() else ""
@@ -70,6 +85,46 @@ def cluster(tmp_path_factory):
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def openai_cluster(tmp_path_factory):
+    """A cluster with model servers and a gateway. `echo` is a server of OpenAI's API, `vectors` a model of ours."""
+    directory = tmp_path_factory.mktemp("openai")
+    directory.chmod(0o700)
+    python = Path(os.environ["IDUNNO_TEST_PYTHON"])
+    running = Cluster(Path(os.environ["IDUNNO_PROGRAMS"]), directory / "cluster", model_server_python=python)
+    running.directory.mkdir(mode=0o700)
+    server, port = openai_tests.start_server()
+    try:
+        running.start()
+        openai_tests.add_server(running, directory, "echo", port)
+        openai_tests.add_vectors(running, directory)
+        yield running
+    finally:
+        running.stop()
+        server.kill()
+        server.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def key_of_openai(openai_cluster):
+    """An operator's key."""
+    return openai_cluster.key("tester")
+
+
+@pytest.fixture(scope="session")
+def client_of_openai(openai_cluster):
+    """Makes clients of the openai package, given a bearer."""
+    # Not in the environment of s3fs.
+    openai = importlib.import_module("openai")
+    return lambda bearer: openai.OpenAI(base_url=f"{openai_cluster.endpoint}/v1", api_key=bearer)
+
+
+@pytest.fixture(scope="session")
+def client(client_of_openai, key_of_openai):
+    """A client of the openai package, with an operator's key."""
+    return client_of_openai(key_of_openai.bearer)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,11 @@ class Key:
     secret: str
 
     @property
+    def bearer(self) -> str:
+        """What clients of OpenAI's API send."""
+        return f"{self.id}:{self.secret}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What the AWS SDKs read."""
         return {
@@ -39,6 +44,8 @@ class Cluster:
     programs: Path
     directory: Path
     members: int = 5
+    # With it the members have model servers.
+    model_server_python: Path | None = None
     port: int = 0
     process: subprocess.Popen | None = field(default=None, repr=False)
 
@@ -60,7 +67,8 @@ class Cluster:
 
     def start(self) -> None:
         """Starts the members, then the gateway."""
-        self.idunno("local", "up", "--members", str(self.members))
+        python = ["--model-server-python", str(self.model_server_python)] if self.model_server_python else []
+        self.idunno("local", "up", "--members", str(self.members), *python)
         self.start_gateway()
 
     def start_gateway(self) -> None:
@@ -93,6 +101,13 @@ class Cluster:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(timeout=10)
 
+    def kill_worker(self) -> str:
+        """Kills a member that does not coordinate, with its model server, and answers its name."""
+        status = json.loads(self.idunno("--output", "json", "local", "status"))["items"]
+        workers = [one["name"] for one in status if one["role"] not in ("introducer", "coordinator") and one["running"]]
+        self.idunno("local", "kill", workers[0])
+        return workers[0]
+
     def kill_coordinator(self) -> None:
         """Kills the member that coordinates without a warning."""
         self.idunno("local", "kill", "--coordinator")
@@ -105,7 +120,7 @@ class Cluster:
         self.idunno("local", "down", "--purge", check=False)
 
     def key(self, name: str, role: str = "operator", *more: str) -> Key:
-        """Makes an access key."""
+        """Makes an access key; further arguments are those of `idunno key create`."""
         arguments = ("--name", name, "--role", role, "--secret", str(self.secret), *more)
         made = json.loads(self.idunno("--output", "json", "key", "create", *arguments))
         return Key(made["access_key_id"], made["secret_access_key"])

@@ -21,8 +21,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::errors::{error, of_put};
+use crate::hex::hex;
 use crate::memory::Memory;
-use crate::names::hex;
 use crate::store::Store;
 use crate::tree::{self, PartHasher};
 

@@ -66,6 +66,21 @@ impl Keys {
         Ok((id, secret))
     }
 
+    /// The id of a key that is written as one text, `ID:SECRET`.
+    pub fn bearer(&self, token: &str) -> S3Result<AccessKeyId> {
+        let wrong = |why: &str| error(S3ErrorCode::InvalidAccessKeyId, why);
+        let (id, given) = token.split_once(':').ok_or_else(|| {
+            wrong("the key is no ACCESS_KEY_ID:SECRET_ACCESS_KEY, the two texts of 'idunno key create'")
+        })?;
+        let (id, secret) = self.secret_of(id)?;
+        // Digests are compared in constant time.
+        if blake3::hash(given.as_bytes()) == blake3::hash(secret.as_bytes()) {
+            Ok(id)
+        } else {
+            Err(wrong("the key's secret is not that of its id"))
+        }
+    }
+
     /// The cluster's files, as a key's holder may use them.
     pub fn files(&self, id: &str) -> S3Result<Files> {
         let (parsed, _) = self.secret_of(id)?;
@@ -148,6 +163,19 @@ mod tests {
         for wrong in [ended.to_string(), replaced.to_string(), String::from("AKIAIOSFODNN7EXAMPLE")] {
             let refused = keys.secret_of(&wrong).unwrap_err();
             assert_eq!(*refused.code(), S3ErrorCode::InvalidAccessKeyId, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_proves_its_id_by_its_secret() {
+        let (keys, id) = keys();
+        let secret = keys.inner.secret.access_secret(&id).unwrap();
+        assert_eq!(keys.bearer(&format!("{id}:{secret}")).unwrap(), id);
+        let ended = AccessKeyId { ends_s: now_s() - 1, ..id.clone() };
+        for wrong in
+            [secret.clone(), id.to_string(), format!("{id}:"), format!("{id}:x"), format!("{ended}:{secret}")]
+        {
+            assert_eq!(*keys.bearer(&wrong).unwrap_err().code(), S3ErrorCode::InvalidAccessKeyId, "{wrong}");
         }
     }
 

@@ -1,28 +1,20 @@
-//! The gateway of an IDunno cluster: its store over S3.
+//! The gateway of an IDunno cluster: its store over S3, and its jobs over the API that OpenAI has for batches.
 //!
 //! A stateless client of the cluster that runs any number of times; nothing is lost when it restarts. What a program asks is answered with an
 //! identity of that program's own, so the cluster's rules and its audit apply to it as to anybody.
 //!
-//! Layers, each on the ones below: `server` (HTTP), s3s (signatures, XML), `s3` (its operations), `buckets`, `objects`,
-//! `multipart`, then `ingest`, `deliver`, `listing`, and `store` (what is asked of the cluster). Pure: `chunked`, `tree`,
-//! `conditions`, `attributes`, `names`.
+//! Layers, each on the ones below: `server` (HTTP), then the two doors: `s3` (below s3s, which does signatures and XML) and `openai`; then
+//! `ingest`, `deliver`, and `store` (what is asked of the cluster). Pure: `tree`, `hex`.
 //!
-//! What must stay absent: an object held in memory whole, state that another gateway would need.
+//! What must stay absent: an object or a job held in memory whole, state that another gateway would need.
 
-pub mod attributes;
-pub mod buckets;
-pub mod chunked;
-pub mod conditions;
 pub mod deliver;
 pub mod errors;
-pub mod gateway;
+pub mod hex;
 pub mod ingest;
 pub mod keys;
-pub mod listing;
 pub mod memory;
-pub mod multipart;
-pub mod names;
-pub mod objects;
+pub mod openai;
 pub mod s3;
 pub mod server;
 pub mod store;

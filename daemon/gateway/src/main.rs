@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use idunno_gateway::gateway::{Gateway, Limits};
 use idunno_gateway::keys::Keys;
+use idunno_gateway::s3::gateway::{Gateway, Limits};
 use idunno_gateway::server::{self, Server};
 use idunno_shared::security::secret::Secret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Serves an IDunno cluster's store over S3
+/// Serves an IDunno cluster's store over S3, and its jobs over OpenAI's batch API
 #[derive(Parser)]
 #[command(
     version,
@@ -83,9 +83,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let listener =
         TcpListener::bind(listen).await.map_err(|why| format!("cannot listen on {listen}: {why}"))?;
     let scheme = if tls.is_some() { "https" } else { "http" };
+    let address = listener.local_addr()?;
     let mut out = std::io::stdout();
-    // Who started it may wait for this line, or not listen.
-    let _ = writeln!(out, "S3 at {scheme}://{}", listener.local_addr()?).and_then(|()| out.flush());
+    // Who started it may wait for these lines, or not listen.
+    let _ = writeln!(out, "S3 at {scheme}://{address}")
+        .and_then(|()| writeln!(out, "OpenAI's API at {scheme}://{address}/v1"))
+        .and_then(|()| out.flush());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async {
         tokio::select! {

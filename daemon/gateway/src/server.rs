@@ -28,10 +28,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::chunked::Reframer;
 use crate::errors::slow_down;
-use crate::gateway::Gateway;
 use crate::keys::{Gate, Keys};
+use crate::openai::{Door, is_of_door};
+use crate::s3::chunked::Reframer;
+use crate::s3::gateway::Gateway;
 
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 1_024;
@@ -46,6 +47,7 @@ const FORM_BYTES_MAX: u64 = 16 << 20;
 #[derive(Clone)]
 pub struct Server {
     service: S3Service,
+    openai: Door,
     requests: Arc<Semaphore>,
     requests_max: usize,
 }
@@ -55,11 +57,17 @@ impl Server {
     pub fn new(gateway: Gateway, keys: Keys, requests_max: usize) -> Self {
         let mut config = s3s::config::S3Config::default();
         config.post_object_max_file_size = FORM_BYTES_MAX;
+        let openai = Door::new(&gateway);
         let mut builder = S3ServiceBuilder::new(gateway);
         builder.set_auth(keys);
         builder.set_access(Gate);
         builder.set_config(Arc::new(s3s::config::StaticConfigProvider::new(Arc::new(config))));
-        Self { service: builder.build(), requests: Arc::new(Semaphore::new(requests_max)), requests_max }
+        Self {
+            service: builder.build(),
+            openai,
+            requests: Arc::new(Semaphore::new(requests_max)),
+            requests_max,
+        }
     }
 
     /// Serves until `stop` is done, then lets requests come to their end.
@@ -119,7 +127,11 @@ impl Server {
             let text = format!("{} requests are being answered already", self.requests_max);
             return slow_down(text).to_http_response().map_err(|failed| HttpError::new(Box::new(failed)));
         };
-        let response = self.service.call(reframed(request)).await?;
+        let response = if is_of_door(request.uri().path()) {
+            self.openai.answer(request).await
+        } else {
+            self.service.call(reframed(request)).await?
+        };
         Ok(response.map(|body| Body::http_body_unsync(Counted { body, _permit: permit })))
     }
 }

@@ -1,9 +1,10 @@
-//! The store, as one program may use it: what S3 asks of the cluster's control requests.
+//! The store, as one program may use it: what the gateway's doors ask of the cluster's control requests.
 
+use bytes::Bytes;
 use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::Files;
-use idunno_shared::ids::{NodeId, UploadId};
+use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::control::{
@@ -12,7 +13,7 @@ use idunno_shared::wire::control::{
 };
 use s3s::S3Result;
 
-use crate::errors::{of_cluster, unexpected};
+use crate::errors::{of_cluster, of_put, unexpected};
 
 /// Names in one request for locations.
 const LOCATE_NAMES_MAX: usize = 256;
@@ -169,9 +170,23 @@ impl Store {
         expected: Option<Expected>,
     ) -> S3Result<()> {
         let upload = self.keep_upload(None).await?;
-        let digest = idunno_shared::ids::Digest::of(&[]);
-        let file = NewFile { name, size: 0, digest, extents: Vec::new() };
+        let file = NewFile { name, size: 0, digest: Digest::of(&[]), extents: Vec::new() };
         self.commit(NewVersion { upload, file, attributes, expected, borrows: false }).await.map(drop)
+    }
+
+    /// Commits a small file.
+    pub async fn commit_bytes(
+        &self,
+        name: FileName,
+        bytes: Bytes,
+        expected: Option<Expected>,
+    ) -> S3Result<()> {
+        let (size, digest) = (bytes.len() as u64, Digest::of(&bytes));
+        let stored = self.files.store_blobs(vec![bytes]).await.map_err(of_put)?;
+        let file = NewFile { name, size, digest, extents: unplaced(&stored.blobs) };
+        let attributes = Attributes::new();
+        let version = NewVersion { upload: stored.upload, file, attributes, expected, borrows: false };
+        self.commit(version).await.map(drop)
     }
 
     /// Deletes files; those that do not exist are left out.

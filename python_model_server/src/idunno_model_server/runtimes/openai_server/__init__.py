@@ -21,6 +21,7 @@ from ...errors import ModelFileError, RowError
 from ...json_codec import JSONDecodeError, loads
 from ...models.batch_model import BatchModel, SetupContext
 from ..base import MadeModel, packaged
+from .batch_line import batch_request, is_batch_line
 from .client import Caller, InternalError, Server, ServerDownError, read_headers
 from .endpoints import BadReplyError, Endpoint, Options, endpoint
 from .pace import Pace
@@ -53,6 +54,8 @@ class OpenAiServer(BatchModel):
 
     def predict(self, inputs: list[bytes]) -> list[Any]:
         size = self.endpoint.rows_per_call
+        # What a row of a batch is sent to is its own, so it is alone.
+        size = 1 if any(map(is_batch_line, inputs)) else size
         groups = [inputs[first : first + size] for first in range(0, len(inputs), size)]
         calls: list[Future[list[Any]]] = [self.threads.submit(self._answers, group) for group in groups]
         outcomes: list[list[Any]] = []
@@ -85,6 +88,9 @@ class OpenAiServer(BatchModel):
         if all(answer is not None for answer in kept):
             return kept
         try:
+            line = batch_request(rows[0], self.endpoint.options) if len(rows) == 1 else None
+            if line is not None:
+                return [dict(self.caller.call(line))]
             reply = self.caller.call(self.endpoint.request(rows))
             return self.endpoint.answers(reply, len(rows))
         except RowError as error:

@@ -11,12 +11,12 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
-use crate::attributes::{CHECKSUM, headers_of, set_headers};
-use crate::conditions::{ReadConditions, expected, strong, tag, timestamp};
+use super::attributes::{CHECKSUM, headers_of, set_headers};
+use super::conditions::{ReadConditions, expected, strong, tag, timestamp};
+use super::gateway::Gateway;
+use super::names;
 use crate::errors::error;
-use crate::gateway::Gateway;
-use crate::ingest::{Announced, receive};
-use crate::names;
+use crate::ingest::receive;
 use crate::store::{NewVersion, Store, unplaced};
 
 /// The content type of what stands for a folder.
@@ -34,20 +34,27 @@ pub(crate) fn body_length<T>(request: &S3Request<T>) -> Option<u64> {
     get("x-amz-decoded-content-length").or_else(|| get("content-length"))
 }
 
-/// The checksums of an input of s3s.
-macro_rules! sums_of {
-    ($input:expr) => {
-        s3s::dto::Checksum {
-            checksum_crc32: $input.checksum_crc32.take(),
-            checksum_crc32c: $input.checksum_crc32c.take(),
-            checksum_crc64nvme: $input.checksum_crc64nvme.take(),
-            checksum_sha1: $input.checksum_sha1.take(),
-            checksum_sha256: $input.checksum_sha256.take(),
-            checksum_type: None,
+/// What a request of s3s announces of its body.
+macro_rules! announced {
+    ($request:expr) => {
+        $crate::ingest::Announced {
+            length: body_length(&$request),
+            md5: $request.input.content_md5.take(),
+            sums: s3s::dto::Checksum {
+                checksum_crc32: $request.input.checksum_crc32.take(),
+                checksum_crc32c: $request.input.checksum_crc32c.take(),
+                checksum_crc64nvme: $request.input.checksum_crc64nvme.take(),
+                checksum_sha1: $request.input.checksum_sha1.take(),
+                checksum_sha256: $request.input.checksum_sha256.take(),
+                checksum_type: None,
+            },
+            trailer: trailer(&$request),
+            trailing: $request.trailing_headers.take(),
+            place: None,
         }
     };
 }
-pub(crate) use sums_of;
+pub(crate) use announced;
 
 /// Fills the checksums of an output of s3s.
 macro_rules! set_sums {
@@ -86,6 +93,59 @@ fn noted_sums(attributes: &Attributes) -> Checksum {
         checksum_sha256: get("sha256"),
         checksum_type: None,
     }
+}
+
+/// What a program wants to read.
+struct Asked<'a> {
+    bucket: &'a str,
+    key: &'a str,
+    version: Option<&'a str>,
+    conditions: ReadConditions,
+    part_number: Option<i32>,
+    range: Option<s3s::dto::Range>,
+}
+
+/// What is read: the version, and the range if one is wanted.
+struct Found {
+    version: FileVersion,
+    part: Option<Range<u64>>,
+}
+
+/// What an input of s3s asks for.
+macro_rules! asked {
+    ($input:expr) => {
+        Asked {
+            bucket: &$input.bucket,
+            key: &$input.key,
+            version: $input.version_id.as_deref(),
+            conditions: ReadConditions {
+                if_match: $input.if_match,
+                if_none_match: $input.if_none_match,
+                if_modified_since: $input.if_modified_since,
+                if_unmodified_since: $input.if_unmodified_since,
+            },
+            part_number: $input.part_number,
+            range: $input.range,
+        }
+    };
+}
+
+/// Fills the headers of an output of s3s.
+macro_rules! describe {
+    ($output:expr, $version:expr, $part:expr, $with_sums:expr) => {{
+        let size = $part.as_ref().map_or($version.size, |part| part.end - part.start);
+        $output.accept_ranges = Some("bytes".to_owned());
+        $output.content_length = i64::try_from(size).ok();
+        $output.content_range = $part.as_ref().map(|part| content_range(part, $version.size));
+        $output.e_tag = Some(strong(tag(&$version)));
+        $output.last_modified = Some(timestamp($version.created_ms));
+        $output.version_id = Some(names::version_id($version.version, $version.digest));
+        set_headers!($output, &$version.attributes);
+        // Of a part they would be compared with those of the whole.
+        if $with_sums && $part.is_none() {
+            set_sums!($output, noted_sums(&$version.attributes));
+        }
+    }};
 }
 
 fn no_such_key(key: &str) -> S3Error {
@@ -139,12 +199,11 @@ impl Gateway {
         store: &Store,
         mut request: S3Request<PutObjectInput>,
     ) -> S3Result<PutObjectOutput> {
-        let (length, trailer) = (body_length(&request), trailer(&request));
-        let trailing = request.trailing_headers.take();
+        let announced = announced!(request);
         let input = &mut request.input;
         let (bucket, key) = (input.bucket.clone(), input.key.clone());
         if key.ends_with('/') {
-            return self.put_folder(store, &bucket, length).await;
+            return self.put_folder(store, &bucket, announced.length).await;
         }
         let name = names::object(&bucket, &key)?;
         let mut attributes = headers_of!(input).into_attributes()?;
@@ -156,8 +215,6 @@ impl Gateway {
             _ => store.locate(&name, None).await?,
         };
         let expected = expected(if_match.as_ref(), if_none_match.as_ref(), newest.as_ref())?;
-        let (md5, sums) = (input.content_md5.take(), sums_of!(input));
-        let announced = Announced { length, md5, sums, trailer, trailing, place: None };
         let received = receive(store, &self.receiving, input.body.take(), announced).await?;
         attributes.insert(ETAG.to_owned(), received.md5.clone());
         note_sums(&mut attributes, &received.sums);
@@ -195,17 +252,24 @@ impl Gateway {
         Ok(PutObjectOutput { e_tag: Some(strong(EMPTY_MD5.to_owned())), ..PutObjectOutput::default() })
     }
 
-    /// Whether a key that ends with a slash stands for a folder that has files.
-    async fn is_folder(&self, store: &Store, bucket: &str, key: &str) -> S3Result<bool> {
-        let prefix = format!("{bucket}/{key}");
-        Ok(key.ends_with('/') && !store.list(&prefix, None, 1).await?.0.is_empty())
+    /// Refuses a key that ends with a slash, unless it stands for a folder that has files.
+    async fn check_folder(&self, store: &Store, bucket: &str, key: &str) -> S3Result<()> {
+        let (files, _) = store.list(&format!("{bucket}/{key}"), None, 1).await?;
+        if files.is_empty() { Err(no_such_key(key)) } else { Ok(()) }
+    }
+
+    /// The version that a program wants to read, if its conditions hold.
+    async fn read(&self, store: &Store, asked: Asked<'_>) -> S3Result<Found> {
+        let version = self.find(store, asked.bucket, asked.key, asked.version).await?;
+        asked.conditions.check(&version)?;
+        check_part(asked.part_number)?;
+        let part = part(asked.range, version.size)?;
+        Ok(Found { version, part })
     }
 
     pub(crate) async fn head(&self, store: &Store, input: HeadObjectInput) -> S3Result<HeadObjectOutput> {
         if input.key.ends_with('/') {
-            if !self.is_folder(store, &input.bucket, &input.key).await? {
-                return Err(no_such_key(&input.key));
-            }
+            self.check_folder(store, &input.bucket, &input.key).await?;
             return Ok(HeadObjectOutput {
                 content_length: Some(0),
                 content_type: Some(FOLDER_TYPE.to_owned()),
@@ -213,71 +277,25 @@ impl Gateway {
                 ..HeadObjectOutput::default()
             });
         }
-        let version = self.find(store, &input.bucket, &input.key, input.version_id.as_deref()).await?;
-        let conditions = ReadConditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        };
-        conditions.check(&version)?;
-        check_part(input.part_number)?;
-        let part = part(input.range, version.size)?;
-        let bytes = part.clone().unwrap_or(0..version.size);
-        let mut output = HeadObjectOutput {
-            accept_ranges: Some("bytes".to_owned()),
-            content_length: i64::try_from(bytes.end - bytes.start).ok(),
-            content_range: part.as_ref().map(|part| content_range(part, version.size)),
-            e_tag: Some(strong(tag(&version))),
-            last_modified: Some(timestamp(version.created_ms)),
-            version_id: Some(names::version_id(version.version, version.digest)),
-            ..HeadObjectOutput::default()
-        };
-        set_headers!(output, &version.attributes);
-        if input.checksum_mode.is_some() && part.is_none() {
-            set_sums!(output, noted_sums(&version.attributes));
-        }
+        let Found { version, part } = self.read(store, asked!(input)).await?;
+        let mut output = HeadObjectOutput::default();
+        describe!(output, version, part, input.checksum_mode.is_some());
         Ok(output)
     }
 
     pub(crate) async fn get(&self, store: &Store, input: GetObjectInput) -> S3Result<GetObjectOutput> {
         if input.key.ends_with('/') {
-            return if self.is_folder(store, &input.bucket, &input.key).await? {
-                let body = StreamingBlob::from(s3s::Body::empty());
-                Ok(GetObjectOutput {
-                    body: Some(body),
-                    content_length: Some(0),
-                    ..GetObjectOutput::default()
-                })
-            } else {
-                Err(no_such_key(&input.key))
-            };
+            self.check_folder(store, &input.bucket, &input.key).await?;
+            return Ok(GetObjectOutput {
+                body: Some(StreamingBlob::from(s3s::Body::empty())),
+                content_length: Some(0),
+                ..GetObjectOutput::default()
+            });
         }
-        let version = self.find(store, &input.bucket, &input.key, input.version_id.as_deref()).await?;
-        let conditions = ReadConditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        };
-        conditions.check(&version)?;
-        check_part(input.part_number)?;
-        let part = part(input.range, version.size)?;
-        let bytes = part.clone().unwrap_or(0..version.size);
-        let mut output = GetObjectOutput {
-            accept_ranges: Some("bytes".to_owned()),
-            content_length: i64::try_from(bytes.end - bytes.start).ok(),
-            content_range: part.as_ref().map(|part| content_range(part, version.size)),
-            e_tag: Some(strong(tag(&version))),
-            last_modified: Some(timestamp(version.created_ms)),
-            version_id: Some(names::version_id(version.version, version.digest)),
-            ..GetObjectOutput::default()
-        };
-        set_headers!(output, &version.attributes);
-        // Of a part it would be compared with that of the whole.
-        if input.checksum_mode.is_some() && part.is_none() {
-            set_sums!(output, noted_sums(&version.attributes));
-        }
+        let Found { version, part } = self.read(store, asked!(input)).await?;
+        let mut output = GetObjectOutput::default();
+        describe!(output, version, part, input.checksum_mode.is_some());
+        let bytes = part.unwrap_or(0..version.size);
         output.body = Some(self.delivery.stream(store.clone(), version, bytes));
         Ok(output)
     }

@@ -1,4 +1,18 @@
-//! The operations of S3, as s3s calls them. What is not here is answered with 501.
+//! The store over S3: the operations, as s3s calls them. What is not here is answered with 501.
+//!
+//! Layers: the operations here, then `buckets`, `objects`, `multipart` and `multipart_lists`, then `listing`, and `gateway` (what they share).
+//! Pure: `chunked`, `conditions`, `attributes`, `names`.
+
+pub mod attributes;
+pub mod buckets;
+pub mod chunked;
+pub mod conditions;
+pub mod gateway;
+pub mod listing;
+pub mod multipart;
+mod multipart_lists;
+pub mod names;
+pub mod objects;
 
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketLocationConstraint,
@@ -16,9 +30,9 @@ use s3s::dto::{
 };
 use s3s::{S3, S3Request, S3Response, S3Result};
 
-use crate::buckets::{bucket_acl, full_control};
-use crate::gateway::{Gateway, owner};
-use crate::names::UploadName;
+use self::buckets::{bucket_acl, full_control};
+use self::gateway::{Gateway, owner};
+use self::names::UploadName;
 
 type Answer<T> = S3Result<S3Response<T>>;
 

@@ -9,24 +9,21 @@ use std::sync::PoisonError;
 
 use idunno_shared::ids::Digest;
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{
-    Attributes, ETAG, EXTENTS_PER_FILE_MAX, Expected, FileSummary, FileVersion, NewFile, S3_UPLOADS,
-};
+use idunno_shared::wire::control::{Attributes, ETAG, EXTENTS_PER_FILE_MAX, Expected, FileVersion, NewFile};
 use s3s::dto::{
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
-    CreateMultipartUploadInput, CreateMultipartUploadOutput, ListMultipartUploadsInput,
-    ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part, StorageClass,
-    UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, UploadPartCopyInput, UploadPartCopyOutput,
+    UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
-use crate::attributes::{UPLOAD, headers_of};
-use crate::conditions::{ReadConditions, expected, strong, tag, timestamp};
+use super::attributes::{UPLOAD, headers_of};
+use super::conditions::{ReadConditions, expected, strong, tag};
+use super::gateway::Gateway;
+use super::names::{self, UploadName};
+use super::objects::{announced, body_length, copy_source, set_sums, trailer};
 use crate::errors::{error, slow_down};
-use crate::gateway::{Gateway, owner};
 use crate::ingest::{Announced, Received, etag_of_parts, receive};
-use crate::names::{self, UploadName};
-use crate::objects::{body_length, copy_source, set_sums, sums_of, trailer};
 use crate::store::{NewVersion, Store, unplaced};
 use crate::tree::{self, PartHasher, Subtree};
 
@@ -36,8 +33,6 @@ pub const PARTS_MAX: u32 = 10_000;
 pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// The subtrees of a part.
 const TREE: &str = "tree";
-/// Uploads in a page.
-const UPLOADS_MAX: usize = 1_000;
 
 fn no_such_upload(upload: &UploadName) -> S3Error {
     error(S3ErrorCode::NoSuchUpload, format!("there is no upload '{}' of '{}'", upload.id, upload.key))
@@ -103,8 +98,9 @@ fn check_parts(named: &[Named], found: Vec<Option<FileVersion>>) -> S3Result<Vec
 }
 
 impl Gateway {
-    async fn upload_record(&self, store: &Store, upload: &UploadName) -> S3Result<FileVersion> {
-        store.locate(&upload.record()?, None).await?.ok_or_else(|| no_such_upload(upload))
+    /// Refuses what is asked of an upload that does not exist.
+    pub(super) async fn check_upload(&self, store: &Store, upload: &UploadName) -> S3Result<()> {
+        store.locate(&upload.record()?, None).await?.map(drop).ok_or_else(|| no_such_upload(upload))
     }
 
     pub(crate) async fn begin_upload(
@@ -143,15 +139,12 @@ impl Gateway {
         store: &Store,
         mut request: S3Request<UploadPartInput>,
     ) -> S3Result<UploadPartOutput> {
-        let (length, trailer) = (body_length(&request), trailer(&request));
-        let trailing = request.trailing_headers.take();
+        let announced = announced!(request);
         let input = &mut request.input;
         let number = checked_number(input.part_number)?;
         let upload = UploadName::new(&input.bucket, &input.key, &input.upload_id)?;
-        self.upload_record(store, &upload).await?;
-        let place = self.place(&upload, number, length);
-        let (md5, sums) = (input.content_md5.take(), sums_of!(input));
-        let announced = Announced { length, md5, sums, trailer, trailing, place };
+        self.check_upload(store, &upload).await?;
+        let announced = Announced { place: self.place(&upload, number, announced.length), ..announced };
         let received = receive(store, &self.receiving, input.body.take(), announced).await?;
         let (etag, sums) = (received.md5.clone(), received.sums.clone());
         commit_part(store, &upload, number, received).await?;
@@ -167,7 +160,7 @@ impl Gateway {
     ) -> S3Result<UploadPartCopyOutput> {
         let number = checked_number(input.part_number)?;
         let upload = UploadName::new(&input.bucket, &input.key, &input.upload_id)?;
-        self.upload_record(store, &upload).await?;
+        self.check_upload(store, &upload).await?;
         let (bucket, key, version) = copy_source(&input.copy_source)?;
         let source = self.find(store, &bucket, &key, version.as_deref()).await?;
         let conditions = ReadConditions {
@@ -312,110 +305,25 @@ impl Gateway {
     }
 
     pub(crate) async fn abort_upload(&self, store: &Store, upload: &UploadName) -> S3Result<()> {
-        self.upload_record(store, upload).await?;
+        self.check_upload(store, upload).await?;
         self.remove_upload(store, upload).await
     }
 
     /// Removes the parts, and the record last: until then the removal can be repeated.
     async fn remove_upload(&self, store: &Store, upload: &UploadName) -> S3Result<()> {
-        let files = parts_of(store, upload).await?;
-        let mut names: Vec<FileName> = files.into_iter().map(|(_, file)| file.name).collect();
-        names.push(upload.record()?);
+        let record = upload.record()?;
+        let files = store.list_all(&upload.folder(), usize::MAX).await?;
+        let mut names: Vec<FileName> = files.into_iter().map(|file| file.name).collect();
+        names.retain(|name| *name != record);
+        names.push(record);
         store.delete(&names).await?;
         self.part_bytes.lock().unwrap_or_else(PoisonError::into_inner).pop(&upload.id);
         Ok(())
-    }
-
-    pub(crate) async fn parts(&self, store: &Store, input: ListPartsInput) -> S3Result<ListPartsOutput> {
-        let upload = UploadName::new(&input.bucket, &input.key, &input.upload_id)?;
-        self.upload_record(store, &upload).await?;
-        let limit = usize::try_from(input.max_parts.unwrap_or(1_000)).unwrap_or(0).min(1_000);
-        let after = input.part_number_marker.unwrap_or(0);
-        let all = parts_of(store, &upload).await?;
-        let mut rest = all.into_iter().filter(|(number, _)| i64::from(*number) > i64::from(after));
-        let page: Vec<Part> =
-            rest.by_ref().take(limit).map(|(number, file)| part_row(number, &file)).collect();
-        let more = rest.next().is_some();
-        Ok(ListPartsOutput {
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            upload_id: Some(input.upload_id),
-            part_number_marker: Some(after),
-            next_part_number_marker: page.last().and_then(|last| last.part_number).or(Some(after)),
-            max_parts: i32::try_from(limit).ok(),
-            is_truncated: Some(more),
-            parts: Some(page),
-            owner: Some(owner()),
-            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
-            ..ListPartsOutput::default()
-        })
-    }
-
-    pub(crate) async fn uploads(
-        &self,
-        store: &Store,
-        input: ListMultipartUploadsInput,
-    ) -> S3Result<ListMultipartUploadsOutput> {
-        self.check_bucket(store, &input.bucket).await?;
-        let prefix = input.prefix.clone().unwrap_or_default();
-        let limit = usize::try_from(input.max_uploads.unwrap_or(1_000)).unwrap_or(0).min(UPLOADS_MAX);
-        let files = store.list_all(&format!("{S3_UPLOADS}{}/{prefix}", input.bucket), usize::MAX).await?;
-        let mut uploads: Vec<(UploadName, u64)> = files
-            .iter()
-            .filter_map(|file| Some((UploadName::of_record(&input.bucket, &file.name)?, file.created_ms)))
-            .collect();
-        uploads.sort_by(|(a, _), (b, _)| (&a.key, &a.id).cmp(&(&b.key, &b.id)));
-        let key_marker = input.key_marker.clone().unwrap_or_default();
-        let id_marker = input.upload_id_marker.clone().unwrap_or_default();
-        // Without an id, all uploads of the marker's key were listed.
-        let is_after = |upload: &UploadName| {
-            upload.key > key_marker
-                || (upload.key == key_marker && !id_marker.is_empty() && upload.id > id_marker)
-        };
-        let mut rest = uploads.into_iter().filter(|(upload, _)| key_marker.is_empty() || is_after(upload));
-        let page: Vec<MultipartUpload> =
-            rest.by_ref().take(limit).map(|(upload, at_ms)| upload_row(upload, at_ms)).collect();
-        let more = rest.next().is_some();
-        let last = page.last().filter(|_| more);
-        Ok(ListMultipartUploadsOutput {
-            bucket: Some(input.bucket),
-            prefix: input.prefix,
-            delimiter: input.delimiter,
-            key_marker: Some(key_marker),
-            upload_id_marker: Some(id_marker),
-            next_key_marker: last.and_then(|last| last.key.clone()),
-            next_upload_id_marker: last.and_then(|last| last.upload_id.clone()),
-            max_uploads: i32::try_from(limit).ok(),
-            is_truncated: Some(more),
-            uploads: Some(page),
-            ..ListMultipartUploadsOutput::default()
-        })
     }
 }
 
 fn wrong_range() -> S3Error {
     error(S3ErrorCode::InvalidRange, "x-amz-copy-source-range is beyond the end of the source")
-}
-
-fn part_row(number: u32, file: &FileSummary) -> Part {
-    Part {
-        part_number: i32::try_from(number).ok(),
-        e_tag: Some(strong(names::etag_or(file.etag.clone(), file.digest))),
-        last_modified: Some(timestamp(file.created_ms)),
-        size: i64::try_from(file.size).ok(),
-        ..Part::default()
-    }
-}
-
-fn upload_row(upload: UploadName, at_ms: u64) -> MultipartUpload {
-    MultipartUpload {
-        key: Some(upload.key),
-        upload_id: Some(upload.id),
-        initiated: Some(timestamp(at_ms)),
-        owner: Some(owner()),
-        storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
-        ..MultipartUpload::default()
-    }
 }
 
 fn completed(
@@ -441,17 +349,6 @@ async fn commit_part(store: &Store, upload: &UploadName, number: u32, received: 
     let file = NewFile { name: upload.part(number)?, size: received.size, digest: received.digest, extents };
     let version = NewVersion { upload: received.upload, file, attributes, expected: None, borrows: false };
     store.commit(version).await.map(drop)
-}
-
-/// The parts of an upload, in the order of their numbers.
-async fn parts_of(store: &Store, upload: &UploadName) -> S3Result<Vec<(u32, FileSummary)>> {
-    let folder = upload.folder();
-    let files = store.list_all(&folder, usize::MAX).await?;
-    let number = |file: FileSummary| {
-        let number = names::part_number(file.name.as_str().strip_prefix(&folder)?)?;
-        Some((number, file))
-    };
-    Ok(files.into_iter().filter_map(number).collect())
 }
 
 #[cfg(test)]

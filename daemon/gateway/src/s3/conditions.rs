@@ -5,8 +5,8 @@ use s3s::dto::{ETag, ETagCondition, Timestamp};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 use time::OffsetDateTime;
 
+use super::names;
 use crate::errors::error;
-use crate::names;
 
 /// The conditions of a read.
 #[derive(Clone, Debug, Default)]

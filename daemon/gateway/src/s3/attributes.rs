@@ -37,7 +37,7 @@ pub struct Headers {
 /// The headers in an input of s3s.
 macro_rules! headers_of {
     ($input:expr) => {
-        $crate::attributes::Headers {
+        $crate::s3::attributes::Headers {
             cache_control: $input.cache_control.take(),
             content_disposition: $input.content_disposition.take(),
             content_encoding: $input.content_encoding.take(),
@@ -53,7 +53,7 @@ pub(crate) use headers_of;
 /// Fills the headers of an output of s3s.
 macro_rules! set_headers {
     ($output:expr, $attributes:expr) => {{
-        let headers = $crate::attributes::Headers::of($attributes);
+        let headers = $crate::s3::attributes::Headers::of($attributes);
         $output.cache_control = headers.cache_control;
         $output.content_disposition = headers.content_disposition;
         $output.content_encoding = headers.content_encoding;

@@ -8,7 +8,7 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::control::FileSummary;
 use s3s::S3Result;
 
-use crate::names;
+use super::names;
 use crate::store::Store;
 
 /// Most entries of a page.
@@ -102,6 +102,12 @@ fn start(listing: &Listing) -> Option<FileName> {
     let mut ends: Vec<usize> = ends.filter(|&end| end > bucket.len() + 1).collect();
     ends.reverse();
     ends.into_iter().find_map(|end| text[..end].parse().ok())
+}
+
+/// The first rows, at most `limit`, and whether more follow.
+pub(super) fn page<T>(mut rows: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
+    let page = rows.by_ref().take(limit).collect();
+    (page, rows.next().is_some())
 }
 
 /// A page, and whether more entries follow.

@@ -11,11 +11,12 @@ use s3s::dto::{
 use s3s::validation::{AwsNameValidation, NameValidation};
 use s3s::{S3ErrorCode, S3Result};
 
-use crate::conditions::{strong, tag, timestamp};
+use super::conditions::{strong, tag, timestamp};
+use super::gateway::{Gateway, owner};
+use super::listing::{ENTRIES_MAX, Entry, Listing, list};
+use super::names;
 use crate::errors::error;
-use crate::gateway::{Gateway, owner};
-use crate::listing::{ENTRIES_MAX, Entry, Listing, list};
-use crate::names;
+use crate::hex::hex;
 use crate::store::Store;
 
 /// The region of all buckets.
@@ -100,7 +101,7 @@ fn limits(asked: Option<i32>) -> S3Result<(i32, usize)> {
 
 /// A token that programs cannot take for a key.
 fn token_of(after: &str) -> String {
-    names::hex(after.as_bytes())
+    hex(after.as_bytes())
 }
 
 fn after_of(token: &str) -> S3Result<String> {

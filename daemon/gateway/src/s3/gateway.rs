@@ -9,11 +9,11 @@ use s3s::auth::Credentials;
 use s3s::dto::Owner;
 use s3s::{S3ErrorCode, S3Result};
 
+use super::names;
 use crate::deliver::Delivery;
 use crate::errors::error;
 use crate::keys::Keys;
 use crate::memory::{Extents, Memory};
-use crate::names;
 use crate::store::Store;
 
 /// For how long a bucket is taken to exist without asking again.
