@@ -4,14 +4,17 @@
 # cluster of real programs with model servers. Ends with a line that counts. Exit code 0 only if all passed.
 #
 # Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno and idunnod in place of building them;
-# IDUNNO_WHEELS a folder with the wheel; IDUNNO_PYTHON_VENVS another place of the environments.
+# IDUNNO_WHEELS a folder with the wheel; IDUNNO_MODEL_SERVER_PYTHON a Python with the model server; IDUNNO_PYTHON_VENVS
+# another place of the environment of the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 package=shared/python
 venvs="${IDUNNO_PYTHON_VENVS:-$PWD/.venv-python}"
-./scripts/setup_python.sh
-export IDUNNO_MODEL_SERVER_PYTHON="${IDUNNO_MODEL_SERVER_PYTHON:-$PWD/.venv/bin/python}"
+if [[ -z "${IDUNNO_MODEL_SERVER_PYTHON:-}" ]]; then
+    ./scripts/setup_python.sh
+    export IDUNNO_MODEL_SERVER_PYTHON="$PWD/.venv/bin/python"
+fi
 wheels="${IDUNNO_WHEELS:-}"
 if [[ -z "$wheels" ]]; then
     wheels="$PWD/target/wheels"

@@ -150,8 +150,11 @@ fn verb(words: Vec<OsString>) -> Result<Verb, Failure> {
     arguments.verb.ok_or_else(|| Failure::new(Exit::Usage, "there is no command"))
 }
 
+/// What is wrong with the words, without where a shell finds help.
 fn usage(error: &impl ToString) -> Failure {
-    Failure::new(Exit::Usage, error.to_string().trim_start_matches("error: ").trim_end())
+    let text = error.to_string();
+    let text = text.split("\n\n").next().unwrap_or_default();
+    Failure::new(Exit::Usage, text.trim_start_matches("error: ").trim_end())
 }
 
 fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, Failure> {

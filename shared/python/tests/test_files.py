@@ -6,7 +6,9 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import idunno
 import pytest
@@ -17,7 +19,8 @@ def test_bytes_come_back_exactly(client: idunno.Client, tmp_path: Path, size: in
     content = os.urandom(size)
     path, target = tmp_path / "local", tmp_path / "target"
     path.write_bytes(content)
-    for number, data in enumerate([content, bytearray(content), path, str(path), io.BytesIO(content)], start=1):
+    forms: list[Any] = [content, bytearray(content), path, str(path), io.BytesIO(content)]
+    for number, data in enumerate(forms, start=1):
         stored = client.put(data, f"files/{size}")
         assert (stored["name"], stored["version"], stored["size_bytes"]) == (f"files/{size}", number, size)
     assert client.get(f"files/{size}") == content
@@ -56,7 +59,7 @@ def command_line(cluster: idunno.LocalCluster, *words: str) -> subprocess.Comple
 def test_errors_have_the_words_and_the_code_of_the_command_line(
     cluster: idunno.LocalCluster, client: idunno.Client
 ) -> None:
-    calls = {
+    calls: dict[tuple[str, ...], Callable[[], object]] = {
         ("get", "no/such", "out"): lambda: client.get("no/such"),
         ("delete", "no/such"): lambda: client.delete("no/such"),
         ("get-job-stats", "job-999"): lambda: client.job("job-999"),

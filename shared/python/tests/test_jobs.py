@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +142,18 @@ def test_what_is_no_data_is_refused_before_anything_is_added(client: idunno.Clie
     assert raised.value.code == 6
     assert len(client.jobs()) == jobs
     assert client.ls("inputs/") == []
+
+
+def test_a_submitter_runs_jobs_below_its_own_folder(cluster: idunno.LocalCluster, tmp_path: Path) -> None:
+    assert cluster.dir is not None
+    identity = tmp_path / "anna.pem"
+    words = ["identity", "create", "anna", "--role", "submitter", "--secret", str(cluster.dir / "secret.pem")]
+    subprocess.run([sys.executable, "-m", "idunno", *words, "--out", str(identity)], check=True, capture_output=True)
+    client = idunno.connect(dir=cluster.dir, identity=identity)
+    job = client.run("even", [2, 4], dataset="users/anna/kept")
+    assert answers(job) == [1, 2]
+    assert job.stats["owner"] == "anna"
+    assert answers(client.run("even", [6])) == [3]
+    assert [file["name"] for file in client.ls("users/anna/")] == ["users/anna/kept.jsonl"]
+    with pytest.raises(idunno.RefusedError, match="users/anna"):
+        client.put(b"", "elsewhere")

@@ -3,7 +3,7 @@
 >>> raise NotFoundError("there is no job-7")
 Traceback (most recent call last):
     ...
-idunno._errors.NotFoundError: there is no job-7
+idunno.NotFoundError: there is no job-7
 >>> error_of(6, "refused").code, error_of(6, "refused").kind
 (6, 'refused')
 """
@@ -64,6 +64,9 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C ended a wait, not the job: the text says how to attach to it again."""
 
 
+for _kind in (*Error.__subclasses__(), Error, IncompleteWarning, Interrupted):
+    # Tracebacks name what programs import.
+    _kind.__module__ = "idunno"
 _BY_CODE = {kind.code: kind for kind in Error.__subclasses__()}
 
 

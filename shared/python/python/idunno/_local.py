@@ -143,8 +143,9 @@ def _bundled(name: str) -> Path | None:
     except PackageNotFoundError:
         return None
     for file in installed:
-        if file.name == name and file.locate().is_file():  # type: ignore[union-attr]
-            return Path(os.fspath(file.locate())).resolve()
+        path = Path(os.fspath(file.locate()))
+        if file.name == name and path.is_file():
+            return path.resolve()
     return None
 
 

@@ -3,6 +3,8 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, final
 
+__all__ = ["Client", "Operation", "Rows", "__version__", "main", "sleep"]
+
 __version__: str
 
 @final

@@ -13,7 +13,8 @@ class Bar:
     """The bar of one job; nothing where none is shown. `wanted` decides instead of where the output goes."""
 
     def __init__(self, job: str, wanted: bool | None) -> None:
-        self._job, self._bar = job, None
+        self._job = job
+        self._bar: Any = None
         self._make: Any = _tqdm(wanted) if (wanted if wanted is not None else _is_watched()) else None
 
     def show(self, stats: JobStats) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._native import Operation
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 Step = Operation | Callable[[], Any]
@@ -32,7 +35,7 @@ def drive(steps: Steps[T]) -> T:
 
 async def adrive(steps: Steps[T]) -> T:
     """The same for a coroutine: the event loop goes on meanwhile."""
-    import asyncio
+    import asyncio  # Only programs that use coroutines pay for it.
 
     step = _first(steps)
     while not isinstance(step, _End):
@@ -71,7 +74,7 @@ async def until_done(operation: Operation, *, is_cancelled: bool = True) -> None
     def wake() -> None:
         # A loop that has ended refuses; nobody awaits this then.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(lambda: done.done() or done.set_result(None))
+            loop.call_soon_threadsafe(_set, done)
 
     operation.when_done(wake)
     try:
@@ -80,6 +83,11 @@ async def until_done(operation: Operation, *, is_cancelled: bool = True) -> None
         if is_cancelled:
             operation.cancel()
         raise
+
+
+def _set(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 class _End:
