@@ -62,6 +62,8 @@ def test_frames_go_in_without_pyarrow(client: idunno.Client, frame: Any, monkeyp
 def test_one_column_is_its_values_also_of_bytes(client: idunno.Client) -> None:
     texts = client.run("lengths", pandas.DataFrame({"any": ["a", "bb"]}))
     assert texts.to_pandas()["output"].tolist() == [1, 2]
+    for column in (pandas.Series(["a", "bb"]), polars.Series(["a", "bb"]), pyarrow.chunked_array([["a"], ["bb"]])):
+        assert client.run("lengths", column).to_pandas()["output"].tolist() == [1, 2]
     photos = client.run("hexadecimal", pyarrow.table({"photo": [b"\x00\xff", b"\n"]}))
     assert photos.to_arrow()["output"].to_pylist() == ["00ff", "0a"]
 

@@ -24,7 +24,8 @@ _ALWAYS = frozenset(("query", "output", "error"))
 
 def is_frame(data: Any) -> bool:
     """Whether it has columns: a frame of pandas or polars, or anything that gives a stream of Arrow's."""
-    return hasattr(data, "__arrow_c_stream__") or _is_pandas(data)
+    is_one_column = type(data).__name__ in ("Series", "ChunkedArray")
+    return (hasattr(data, "__arrow_c_stream__") or _is_pandas(data)) and not is_one_column
 
 
 def _is_pandas(data: Any) -> bool:

@@ -93,8 +93,8 @@ def _lines(items: Iterator[Any]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON of what is common in data and not of JSON: numpy's values, dates."""
-    for convert in ("tolist", "isoformat"):
+    """JSON of what is common in data and not of JSON: values of Arrow and numpy, dates."""
+    for convert in ("as_py", "tolist", "isoformat"):
         if hasattr(value, convert):
             return getattr(value, convert)()
     raise TypeError(f"a {type(value).__name__} has no form in JSON")

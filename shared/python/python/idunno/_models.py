@@ -175,7 +175,6 @@ def _wrapper(target: Any, options: ModelOptions) -> str:
             "        except Exception as error:",
             '            return _RowError(f"{type(error).__name__}: {error}")',
         ]
-    if options.canary is not None:
-        canary = options.canary.encode() if isinstance(options.canary, str) else options.canary
-        lines += ["", "    def canary(self):", f"        return {canary!r}"]
+    canary = options.canary.encode() if isinstance(options.canary, str) else options.canary
+    lines += ["", "    def canary(self):", f"        return {canary!r}"]
     return "\n".join(lines) + "\n"
