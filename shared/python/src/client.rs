@@ -103,11 +103,9 @@ impl Client {
     /// Deletes files with all their versions; those that do not exist are left out.
     fn delete_files(&self, names: Vec<String>) -> PyResult<Operation> {
         let session = self.session()?;
-        let names: Vec<FileName> = names
-            .iter()
-            .map(|name| parsed(name))
-            .collect::<Result<_, Failure>>()
-            .map_err(|failure| raise(&failure))?;
+        let names = names.into_iter().map(|name| parsed(&name));
+        let names: Vec<FileName> =
+            names.collect::<Result<_, Failure>>().map_err(|failure| raise(&failure))?;
         Operation::spawn(async move {
             if session.read_only {
                 return Err(read_only());

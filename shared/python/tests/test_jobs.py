@@ -11,11 +11,12 @@ import idunno
 import models
 import pytest
 
-# Raw texts that other tools break: a line separator of Unicode, a quote, a backslash, digits beyond a double.
+# Raw texts that other tools break: a line separator of Unicode, a quote, a backslash, digits beyond a double. (The model
+# server writes no integers of more than 64 bits; ids are not the model's, and may have any size.)
 VALUES: list[dict[str, Any]] = [
     {},
     {"text": "grüße\u2028\n\"'\\\t\x7f"},
-    {"big": 123456789012345678901234567890, "float": 0.1, "small": 5e-324, "no": None, "yes": True},
+    {"big": 2**63 - 1, "float": 0.1, "small": 5e-324, "no": None, "yes": True},
     {"nested": [[[{"a": [1, [2, [3]]]}]]], "empty": ""},
     {"emoji": "🦀", "zero": -0.0},
 ]
@@ -40,6 +41,15 @@ def test_values_come_back_exactly(client: idunno.Client) -> None:
     assert answers(job) == VALUES
     assert job.stats["done"] == len(VALUES)
     assert job.wait(timeout=10)["state"] == "done"
+
+
+def test_ids_and_labels_come_back_exactly(client: idunno.Client) -> None:
+    records = [{"input": {"n": 1}, "id": 123456789012345678901234567890, "label": 1.25}, {"input": {}, "id": "\u2028"}]
+    rows = sorted(client.run("echo", records).results(), key=lambda row: row["query"])
+    assert [(row["id"], row.get("label"), row["output"]) for row in rows] == [
+        (123456789012345678901234567890, 1.25, {"n": 1}),
+        ("\u2028", None, {}),
+    ]
 
 
 def test_bytes_come_back_exactly(client: idunno.Client) -> None:
@@ -137,9 +147,9 @@ def test_what_is_no_data_is_refused_before_anything_is_added(client: idunno.Clie
     ]:
         with pytest.raises(kind, match=words):
             client.run("echo", wrong)
-    with pytest.raises(idunno.RefusedError, match="no-such-model") as raised:
+    with pytest.raises(idunno.NotFoundError, match="no-such-model") as raised:
         client.run("no-such-model", ["a"])
-    assert raised.value.code == 6
+    assert raised.value.code == 3
     assert len(client.jobs()) == jobs
     assert client.ls("inputs/") == []
 

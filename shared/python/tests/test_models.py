@@ -75,6 +75,8 @@ def test_a_folder_is_a_model(client: idunno.Client, tmp_path: Path) -> None:
         "class Upper(BatchModel):\n"
         "    def predict(self, inputs):\n"
         "        return [str(row, 'utf-8').upper() for row in inputs]\n"
+        "    def canary(self):\n"
+        "        return b'a'\n"
     )
     assert client.add_model(folder, name="upper-case")["is_new"]
     assert [row["output"] for row in client.run("upper-case", ["a"]).results()] == ["A"]

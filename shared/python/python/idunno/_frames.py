@@ -29,7 +29,7 @@ def is_frame(data: Any) -> bool:
 
 
 def _is_pandas(data: Any) -> bool:
-    return type(data).__module__.startswith("pandas.") and hasattr(data, "to_dict") and hasattr(data, "columns")
+    return type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "to_dict") and hasattr(data, "columns")
 
 
 def records_of(frame: Any) -> Iterator[Any]:
