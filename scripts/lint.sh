@@ -35,6 +35,9 @@ skip() { # skip NAME WHY
 mypy_package() {
     (cd python_model_server && ../.venv/bin/mypy --no-error-summary)
 }
+mypy_client() {
+    (cd shared/python && ../../.venv/bin/mypy --no-error-summary)
+}
 
 if [[ -n "$cargo" ]]; then
     check "cargo fmt" cargo fmt --all --check
@@ -58,7 +61,10 @@ if ./scripts/setup_python.sh; then
     check "ruff, python_model_server" .venv/bin/ruff check --quiet python_model_server
     check "ruff format, python_model_server" .venv/bin/ruff format --quiet --check python_model_server
     check "ruff, scripts" .venv/bin/ruff check --quiet --config scripts/ruff.toml scripts tests/clients tests/vms tests/servers
+    check "ruff, shared/python" .venv/bin/ruff check --quiet shared/python
+    check "ruff format, shared/python" .venv/bin/ruff format --quiet --check shared/python
     check "mypy" mypy_package
+    check "mypy, shared/python" mypy_client
 else
     skip "ruff and mypy" "scripts/setup_python.sh cannot make .venv"
 fi

@@ -22,13 +22,29 @@ pub mod tail;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    // If the shell asks for completions, this prints them and exits.
-    clap_complete::CompleteEnv::with_factory(cli::complete::command).complete();
+    ExitCode::from(run(arguments))
+}
+
+/// The same for a program of another language, which gets the exit code's number. Nothing but the arguments says what runs:
+/// the process may be an interpreter.
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    // If the shell asks for completions, this prints them.
+    let completer = clap_complete::CompleteEnv::with_factory(cli::complete::command);
+    let directory = std::env::current_dir().ok();
+    match completer.try_complete(arguments.iter().cloned(), directory.as_deref()) {
+        Ok(false) => {}
+        Ok(true) => {
+            // The process may end without Rust's own clean-up.
+            let _ = std::io::stdout().flush();
+            return 0;
+        }
+        Err(error) => error.exit(),
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: cannot start threads: {error}");
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     let code = runtime.block_on(cli::run(arguments));

@@ -11,7 +11,6 @@ mod tests;
 mod watch;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
@@ -32,8 +31,8 @@ use progress::Bars;
 /// The exit code of success.
 const DONE: u8 = 0;
 
-/// Runs the program.
-pub async fn run(arguments: Vec<OsString>) -> ExitCode {
+/// Runs the program. Returns its exit code.
+pub async fn run(arguments: Vec<OsString>) -> u8 {
     let json = wants_json(&arguments);
     let settings = Settings::load(&directory(|name| std::env::var_os(name)));
     let arguments = alias::arguments(&settings.config.aliases, arguments);
@@ -42,46 +41,46 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
         // An alias of a file that is not in force is no command.
         Err(error) => match settings.check().err().filter(|_| error.use_stderr()) {
             Some(failure) => {
-                return ExitCode::from(report(&failure, if json { Output::Json } else { Output::Table }));
+                return report(&failure, if json { Output::Json } else { Output::Table });
             }
-            None => return ExitCode::from(refuse(&error, json)),
+            None => return refuse(&error, json),
         },
     };
     let output = parsed.global.output;
     let is_about_itself = parsed.verb.as_ref().is_some_and(Verb::is_about_this_program);
     if let Some(failure) = settings.check().err().filter(|_| !is_about_itself) {
-        return ExitCode::from(report(&failure, output));
+        return report(&failure, output);
     }
     let global = match settings.resolve(parsed.global) {
         Ok(global) => global,
-        Err(failure) => return ExitCode::from(report(&failure, output)),
+        Err(failure) => return report(&failure, output),
     };
     let Some(verb) = parsed.verb else {
         return match console::run(&global, settings).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => ExitCode::from(report(&Failure::error(error.to_string()), output)),
+            Ok(()) => DONE,
+            Err(error) => report(&Failure::error(error.to_string()), output),
         };
     };
     if let Verb::Cluster(verb) = verb {
-        return ExitCode::from(finish(cluster::run(verb, global.dry_run), output));
+        return finish(cluster::run(verb, global.dry_run), output);
     }
     if let Verb::Identity(verb @ IdentityVerb::Create { .. }) = verb {
-        return ExitCode::from(finish(identity::create(verb, global.dry_run), output));
+        return finish(identity::create(verb, global.dry_run), output);
     }
     if let Verb::Key(verb) = verb {
-        return ExitCode::from(finish(access_key::run(verb), output));
+        return finish(access_key::run(verb), output);
     }
     let session = match Session::new(&global, Arc::new(Bars)) {
         Ok(session) => session,
-        Err(failure) => return ExitCode::from(report(&failure, output)),
+        Err(failure) => return report(&failure, output),
     };
-    ExitCode::from(match verb {
+    match verb {
         Verb::Shell { member } => shell::run(session, member, &settings.config.aliases, output).await,
         mut verb => match streams::read_stdin(&mut verb).await {
             Ok(_kept) => run_command(&session, verb, output, global.watch).await,
             Err(failure) => report(&failure, output),
         },
-    })
+    }
 }
 
 /// Runs one command, prints its answer and returns the exit code.

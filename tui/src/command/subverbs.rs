@@ -229,7 +229,7 @@ pub enum LocalVerb {
         /// Number of members [default: as before, otherwise 7]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
         members: Option<u32>,
-        /// The daemon program [default: idunnod beside this program]
+        /// The daemon program [default: idunnod beside this program, otherwise on the PATH]
         #[arg(long, value_name = "PATH")]
         idunnod: Option<PathBuf>,
         /// Python interpreter with the model server installed; without it the members have no model servers

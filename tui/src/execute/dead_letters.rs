@@ -1,10 +1,11 @@
 //! `dead-letters`: queries that failed for good.
 
+use idunno_shared::client::results::dead_letters;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, DeadLetter};
 
 use super::job_ref::{Resolved, Scope};
-use super::jobs::{page_limit, resolve, resolve_in};
+use super::jobs::{resolve, resolve_in};
 use super::members;
 use crate::answer::results::{DeadLetter as DeadLetterJson, DroppedDeadLetters, RetriedDeadLetters};
 use crate::answer::table::Table;
@@ -35,37 +36,17 @@ pub async fn run(session: &Session, verb: DeadLettersVerb) -> Result<Answer, Fai
     }
 }
 
-/// All dead letters of a job, in query order.
-pub async fn all(session: &Session, job: JobId) -> Result<Vec<DeadLetter>, Failure> {
-    let mut all: Vec<DeadLetter> = Vec::new();
-    loop {
-        let from = all.last().map_or(0, |dead_letter| dead_letter.index + 1);
-        let page = page(session, job, from, page_limit()).await?;
-        let empty = page.dead_letters.is_empty();
-        all.extend(page.dead_letters);
-        if !page.more || empty {
-            return Ok(all);
-        }
-    }
-}
-
-struct Page {
-    dead_letters: Vec<DeadLetter>,
-    /// Whether dead letters follow.
-    more: bool,
-}
-
-/// At most `limit` dead letters from query number `from` on.
-async fn page(session: &Session, job: JobId, from: u64, limit: u32) -> Result<Page, Failure> {
-    match session.cluster().control(ControlRequest::DeadLetters { job, from, limit }).await? {
-        ControlReply::DeadLetters { dead_letters, more } => Ok(Page { dead_letters, more }),
+/// The dead letter of a query, or the first after it.
+async fn first_from(session: &Session, job: JobId, from: u64) -> Result<Vec<DeadLetter>, Failure> {
+    match session.cluster().control(ControlRequest::DeadLetters { job, from, limit: 1 }).await? {
+        ControlReply::DeadLetters { dead_letters, .. } => Ok(dead_letters),
         _ => Err(Failure::unexpected()),
     }
 }
 
 async fn list(session: &Session, found: Resolved) -> Result<Answer, Failure> {
     let job = found.id;
-    let dead_letters = all(session, job).await?;
+    let dead_letters = dead_letters(&session.cluster(), job).await?;
     if dead_letters.is_empty() {
         return Ok(Answer::list::<DeadLetterJson>(Vec::new(), format!("{job} has no dead letters")));
     }
@@ -89,8 +70,8 @@ async fn list(session: &Session, found: Resolved) -> Result<Answer, Failure> {
 }
 
 async fn show(session: &Session, job: JobId, query: u64) -> Result<Answer, Failure> {
-    let page = page(session, job, query, 1).await?;
-    let Some(dead_letter) = page.dead_letters.into_iter().find(|found| found.index == query) else {
+    let first = first_from(session, job, query).await?;
+    let Some(dead_letter) = first.into_iter().find(|found| found.index == query) else {
         let text = format!("query {query} of {job} is not a dead letter: dead-letters list {job} lists them");
         return Err(Failure::new(Exit::NotFound, text));
     };

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use idunno_shared::client::results::dead_letters;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VERSIONS_KEPT};
 
 use super::files::many::{self, Transfer};
 use super::job_ref::Scope;
-use super::{dead_letters, files, jobs, members, packages};
+use super::{files, jobs, members, packages};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::FilePattern;
@@ -158,7 +159,7 @@ async fn of_dead_letters(
     queries: &[u64],
 ) -> Result<String, Failure> {
     let id = jobs::resolve_in(session, job, Scope::Only).await?.id;
-    let mut found = dead_letters::all(session, id).await?;
+    let mut found = dead_letters(&session.cluster(), id).await?;
     found.retain(|dead_letter| {
         !dead_letter.dropped && (queries.is_empty() || queries.contains(&dead_letter.index))
     });

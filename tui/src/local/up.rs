@@ -110,7 +110,7 @@ fn plan(dir: &Path, options: UpOptions, old: Option<Record>) -> Result<Record, F
     let threads = options.threads.unwrap_or_else(|| u32::try_from((cores / members).max(1)).unwrap_or(1));
     let idunnod = match options.idunnod {
         Some(path) => absolute(&path)?,
-        None => beside()?,
+        None => daemon()?,
     };
     let python = options.python.map(|path| on_path(&path)).transpose()?;
     let python = python.or_else(|| old.as_ref().and_then(|record| record.python.clone()));
@@ -144,17 +144,25 @@ fn on_path(path: &Path) -> Result<PathBuf, Failure> {
     if path.components().count() == 1 { Ok(path.to_owned()) } else { absolute(path) }
 }
 
-fn beside() -> Result<PathBuf, Failure> {
+/// The daemon beside this program, otherwise in the folder that `IDUNNO_PROGRAMS` names, otherwise on the `PATH`: this
+/// program may be a library of another one.
+fn daemon() -> Result<PathBuf, Failure> {
     let this =
         std::env::current_exe().map_err(|error| Failure::error(format!("cannot find idunnod: {error}")))?;
-    let path = this.with_file_name(format!("idunnod{}", std::env::consts::EXE_SUFFIX));
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(Failure::new(
-        Exit::NotFound,
-        format!("no daemon at {}: give its path with --idunnod", path.display()),
-    ))
+    let name = format!("idunnod{}", std::env::consts::EXE_SUFFIX);
+    let beside = this.with_file_name(&name);
+    let programs = std::env::var_os("IDUNNO_PROGRAMS").filter(|folder| !folder.is_empty());
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = programs.map(PathBuf::from).into_iter().chain(std::env::split_paths(&on_path));
+    let mut candidates = std::iter::once(beside.clone()).chain(folders.map(|folder| folder.join(&name)));
+    candidates.find(|path| path.is_file()).map_or_else(
+        || {
+            let text =
+                format!("no daemon at {} or on the PATH: give its path with --idunnod", beside.display());
+            Err(Failure::new(Exit::NotFound, text))
+        },
+        |path| absolute(&path),
+    )
 }
 
 /// Starts the processes at these positions: the introducer first, then the members together. The record is saved as soon as

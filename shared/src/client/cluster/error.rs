@@ -41,6 +41,15 @@ fn within(waited: Duration) -> String {
 }
 
 impl ClusterError {
+    /// Whether no coordinator answered, which passes: asking again later may help.
+    pub const fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(refusal) => refusal.code.is_repeated(),
+            Self::Untrusted(_) | Self::Unexpected { .. } => false,
+        }
+    }
+
     /// The same, with the operation's id where members may have noted it.
     pub(super) fn of_operation(mut self, op: OpId) -> Self {
         let text = match &mut self {

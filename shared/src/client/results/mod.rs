@@ -4,7 +4,12 @@
 //! `version`, `output`, `worker` and `attempt`, and the `fields` that a person asked for; a dead one's has `query`, `name`,
 //! `id` and `label` where there are such, and `error`.
 
+mod dead_letters;
+mod row_stream;
 pub mod segment;
+
+pub use dead_letters::dead_letters;
+pub use row_stream::{RowStream, RowsError, SegmentList, segments_at_once};
 
 use serde::Deserialize;
 use serde_json::Value;

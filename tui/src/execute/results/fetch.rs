@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use idunno_shared::client::files::destination::is_stdout;
 use idunno_shared::client::files::{Files, Progress, atomic_file, get};
-use idunno_shared::client::results::dead_row;
+use idunno_shared::client::results::{SegmentList, dead_letters, dead_row, segments_at_once};
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState, JobView, SegmentView};
@@ -18,17 +18,12 @@ use crate::answer::results::ResultsFile;
 use crate::answer::{Answer, Data, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
-use crate::execute::dead_letters;
 use crate::execute::files::download::check_target;
 use crate::execute::jobs::{job_views, page_limit, resolve};
 use crate::session::Session;
 
 /// Attempts to read the rows of a job that changes meanwhile, before a difference counts as an error.
 const ATTEMPTS_MAX: u32 = 5;
-/// Most segments that are fetched concurrently.
-const SEGMENTS_IN_FLIGHT: usize = 16;
-/// Most bytes of segments that are fetched concurrently, unless it is one: merged results have larger ones.
-const BYTES_IN_FLIGHT: u64 = 64 << 20;
 /// The pause before a segment that no holder sent is located again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -134,7 +129,7 @@ pub(super) struct Fetched {
 
 /// The rows of the queries that failed for good.
 async fn failed(session: &Session, job: JobId) -> Result<Fetched, Failure> {
-    let rows = dead_letters::all(session, job).await?.iter().map(dead_row).collect();
+    let rows = dead_letters(&session.cluster(), job).await?.iter().map(dead_row).collect();
     Ok(Fetched { view: view_of(session, job).await?, rows })
 }
 
@@ -181,7 +176,7 @@ async fn read_once(
 ) -> Result<Option<(JobView, Merge)>, Failure> {
     let patience = session.timeout.unwrap_or(get::DEADLINE);
     let mut merge = Merge::default();
-    for dead_letter in dead_letters::all(session, job).await? {
+    for dead_letter in dead_letters(&session.cluster(), job).await? {
         merge.dead_letter(&dead_letter);
     }
     let mut skip = 0;
@@ -211,36 +206,10 @@ async fn read_once(
     }
 }
 
-/// Which list of segments a job has. It grows while the job runs; results that are merged become another one.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SegmentList {
-    is_merged: bool,
-    /// Differs between a job's ends, if dead queries were retried.
-    finished_ms: Option<u64>,
-}
-
-impl SegmentList {
-    pub(super) fn of(view: &JobView) -> Self {
-        let details = &view.details;
-        let is_merged = details.results.is_some();
-        Self { is_merged, finished_ms: details.finished_ms.filter(|_| is_merged) }
-    }
-}
-
 struct Taken {
     segments: u64,
     /// Why the next segment could not be fetched.
     missing: Option<Failure>,
-}
-
-/// How many of these segments are fetched concurrently: at least one.
-pub(super) fn in_flight(segments: &[SegmentView]) -> usize {
-    let mut bytes = 0;
-    let fits = segments.iter().take(SEGMENTS_IN_FLIGHT).take_while(|view| {
-        bytes += view.segment.blob.size;
-        bytes <= BYTES_IN_FLIGHT
-    });
-    fits.count().max(1)
 }
 
 /// Fetches segments in order, up to the first that no holder sends.
@@ -253,7 +222,7 @@ async fn take(
     let mut taken = 0;
     let mut rest = segments;
     while !rest.is_empty() {
-        let (group, later) = rest.split_at(in_flight(rest));
+        let (group, later) = rest.split_at(segments_at_once(rest));
         rest = later;
         let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
         for (bytes, segment) in files.fetch_segments(&placed).await.into_iter().zip(group) {

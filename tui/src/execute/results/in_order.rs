@@ -8,19 +8,19 @@ use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 
 use idunno_shared::client::files::atomic_file::GrowingFile;
-use idunno_shared::client::results::{dead_row, query_of};
+use idunno_shared::client::results::{SegmentList, dead_letters, dead_row, query_of, segments_at_once};
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::control::{DeadLetter, JobState, JobView, SegmentView};
+use idunno_shared::wire::control::{
+    ControlReply, ControlRequest, DeadLetter, JobState, JobView, SegmentView,
+};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::fetch::{SegmentList, in_flight};
-use super::follow::{Page, page};
 use super::{ResultsError, csv};
 use crate::answer::Failure;
 use crate::command::values::RowFormat;
-use crate::execute::dead_letters;
+use crate::execute::jobs::page_limit;
 use crate::execute::wait::{Look, look, pause};
 use crate::session::Session;
 
@@ -79,7 +79,7 @@ pub(super) async fn write<F: Fn(&str) -> Result<(), Failure>>(
     mut out: Out<F>,
 ) -> Result<(), Failure> {
     let (job, listed) = (view.id, SegmentList::of(view));
-    let mut rows = Rows::new(view, dead_letters::all(session, job).await?, format);
+    let mut rows = Rows::new(view, dead_letters(&session.cluster(), job).await?, format);
     let (mut skip, mut started) = (0, Instant::now());
     let progress = session.reporter.start("rows", view.submitted, 0);
     out = out.take(rows.header()?).await?;
@@ -93,7 +93,7 @@ pub(super) async fn write<F: Fn(&str) -> Result<(), Failure>>(
                 let mut missing = None;
                 let mut rest = &segments[..];
                 while missing.is_none() && !rest.is_empty() {
-                    let (group, later) = rest.split_at(in_flight(rest));
+                    let (group, later) = rest.split_at(segments_at_once(rest));
                     rest = later;
                     let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
                     for (fetched, segment) in
@@ -123,6 +123,22 @@ pub(super) async fn write<F: Fn(&str) -> Result<(), Failure>>(
     }
     out = out.take(rows.rest()?).await?;
     out.finish().await
+}
+
+struct Page {
+    segments: Vec<SegmentView>,
+    /// Whether segments follow.
+    more: bool,
+    view: JobView,
+}
+
+/// The job's segments after the first `skip`.
+async fn page(session: &Session, job: JobId, skip: u64) -> Result<Page, Failure> {
+    let request = ControlRequest::Results { job, skip, limit: page_limit() };
+    match session.cluster().control(request).await? {
+        ControlReply::Results { segments, more, job: view } => Ok(Page { segments, more, view }),
+        _ => Err(Failure::unexpected()),
+    }
 }
 
 /// Rows in query order.

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Makes what people install, from these sources: the Debian package and the wheels. Prints a line for each artefact, and
+# writes their SHA-256 sums into SHA256SUMS beside them.
+#
+#   scripts/release.sh [--only KIND] [--out DIR] [--programs DIR]
+#
+#   --only KIND      'deb' or 'wheels'; may be given several times (all kinds)
+#   --out DIR        folder of the artefacts, made if it does not exist (target/release-artefacts)
+#   --programs DIR   folder of idunno and idunnod in place of building them; IDUNNO_PROGRAMS is the same
+#
+# The wheel `idunno` is for every Python from 3.11 on, on this architecture, and needs the glibc that its name says or a
+# newer one: it is linked with that of this machine. It brings the command line and the daemon's program.
+#
+# Needs cargo, a C compiler, Python 3.11 or newer with venv, and a package index for what builds wheels, which is locked in
+# scripts/requirements-release.lock; the Debian package needs what scripts/package.sh says.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+out="$root/target/release-artefacts"
+programs="${IDUNNO_PROGRAMS:-}"
+kinds=()
+
+fail() {
+    echo "release.sh: $*" >&2
+    exit 1
+}
+
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --only | --out | --programs)
+            [[ $# -ge 2 ]] || fail "$1 needs a value"
+            case "$1" in
+                --only) kinds+=("$2") ;;
+                --out) out="$2" ;;
+                --programs) programs="$2" ;;
+            esac
+            shift 2
+            ;;
+        -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 0 ;;
+        *) fail "unknown option $1; see --help" ;;
+    esac
+done
+((${#kinds[@]})) || kinds=(deb wheels)
+
+umask 022
+mkdir -p "$out"
+out="$(cd "$out" && pwd)"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+target="${CARGO_TARGET_DIR:-$root/target}"
+
+# A folder with idunno and idunnod: the one that was named, or that of the build.
+built_programs() {
+    if [[ -z "$programs" ]]; then
+        (cd "$root" && cargo build --locked --release -p idunno-daemon -p idunno-console --bins) >&2
+        programs="$target/release"
+    fi
+}
+
+make_deb() {
+    built_programs
+    "$root/scripts/package.sh" --programs "$programs" --out "$out" >"$work/deb"
+    made+=("$(basename "$(tail -1 "$work/deb")")")
+}
+
+# An environment of its own: what builds a release is locked, and nothing else is in it.
+build_python() {
+    local lock="$root/scripts/requirements-release.lock" venv="$target/release-venv"
+    python="$venv/bin/python"
+    cmp --silent "$lock" "$venv/.idunno-release" && return
+    rm -rf "$venv"
+    "${PYTHON:-python3}" -m venv "$venv"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r "$lock"
+    cp "$lock" "$venv/.idunno-release"
+}
+
+make_wheels() {
+    build_python
+    built_programs
+    SOURCE_DATE_EPOCH="$(git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s)"
+    export SOURCE_DATE_EPOCH
+    (cd "$root/shared/python" && CARGO_TARGET_DIR="$target/python" "$(dirname "$python")/maturin" build --release --locked \
+        --interpreter "$python" --out "$work/maturin") >&2
+    local tree unpacked wheel
+    "$python" -m wheel unpack --dest "$work/unpacked" "$work"/maturin/idunno-*.whl >&2
+    unpacked=("$work"/unpacked/idunno-*)
+    tree="${unpacked[0]}"
+    # The daemon's program, for local clusters. pip puts it beside the command line.
+    install -D -m 755 "$programs/idunnod" "$tree/$(basename "$tree").data/scripts/idunnod"
+    strip "$tree/$(basename "$tree").data/scripts/idunnod"
+    "$python" -m wheel pack --dest-dir "$work/wheels" "$tree" >&2
+    "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation \
+        --wheel-dir "$work/wheels" "$root/python_model_server"
+    for wheel in "$work"/wheels/*.whl; do
+        mv "$wheel" "$out/"
+        made+=("$(basename "$wheel")")
+    done
+}
+
+made=()
+for kind in "${kinds[@]}"; do
+    case "$kind" in
+        deb) make_deb ;;
+        wheels) make_wheels ;;
+        *) fail "there is no kind '$kind': see --help" ;;
+    esac
+done
+(cd "$out" && sha256sum -- "${made[@]}" | tee SHA256SUMS)

@@ -1,0 +1,3 @@
+"""A module of one's own beside the models: it is shipped whole."""
+
+OFFSET = 1000
