@@ -147,7 +147,8 @@ class Core:
     def get(self, name: str, target: Any, version: int | None) -> Steps[bytes | None]:
         """`get`."""
         if isinstance(target, (str, os.PathLike)):
-            yield from self.call("get", *_options(version=version), "--", name, target)
+            # As a program expects: a file that it names is replaced.
+            yield from self.call("get", "--force", *_options(version=version), "--", name, target)
             return None
         folder = Path(tempfile.mkdtemp(prefix="idunno-"))
         try:
