@@ -11,7 +11,8 @@
 //! [`DeletionPermit`] is given only for the boot that is known, and only when every live upload began after that boot was
 //! known.
 //!
-//! Bounds: [`UPLOADS_MAX`] uploads alive; one entry per member.
+//! Bounds: [`UPLOADS_MAX`] uploads alive, of which one name that is confined to its own has [`UPLOADS_PER_NAME_MAX`] and all
+//! such names [`UPLOADS_CONFINED_MAX`]; one entry per member.
 //!
 //! Does not do: keep the bytes. A commit is checked here when it is asked for, and against the watermark in the log when it
 //! is applied ([`State::upload_watermark`](crate::metadata::State::upload_watermark)): it may be applied long after.
@@ -35,6 +36,11 @@ pub const IDLE_MAX: Duration = Duration::from_secs(40);
 pub const AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Uploads alive at once; more are refused until some end.
 pub const UPLOADS_MAX: usize = 4_096;
+
+/// Uploads alive at once of one name that is confined to its own.
+pub const UPLOADS_PER_NAME_MAX: usize = 256;
+/// Uploads alive at once of all such names: the rest is kept for operators and members.
+pub const UPLOADS_CONFINED_MAX: usize = UPLOADS_MAX / 2;
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +116,13 @@ pub enum UploadError {
     /// Too many are alive.
     #[error("{UPLOADS_MAX} uploads are under way: try again in a moment")]
     TooMany,
+    /// Too many of whoever asks are alive.
+    #[error(
+        "as many uploads are under way as one identity ({UPLOADS_PER_NAME_MAX}), or all submitters together \
+         ({UPLOADS_CONFINED_MAX}), may have: end some, or wait until they have been idle for {} s",
+        IDLE_MAX.as_secs()
+    )]
+    TooManyOwn,
     /// It has ended, or is of another term.
     #[error(
         "the upload has ended, because the coordinator changed or it was idle for {} s: plan it again",
@@ -234,6 +247,13 @@ impl Uploads {
     fn open(&mut self, owner: Option<SubjectName>, now: Instant) -> Result<UploadId, UploadError> {
         if self.alive.len() >= UPLOADS_MAX {
             return Err(UploadError::TooMany);
+        }
+        if owner.is_some() {
+            let confined = || self.alive.values().filter(|used| used.owner.is_some());
+            let own = confined().filter(|used| used.owner == owner).count();
+            if own >= UPLOADS_PER_NAME_MAX || confined().count() >= UPLOADS_CONFINED_MAX {
+                return Err(UploadError::TooManyOwn);
+            }
         }
         let number = self.next;
         self.next += 1;
@@ -402,6 +422,23 @@ mod tests {
         }
         assert_eq!(use_upload(&mut uploads, None, at(1)), Err(UploadError::TooMany));
         assert!(use_upload(&mut uploads, None, at(40)).is_ok());
+    }
+
+    #[test]
+    fn neither_one_submitter_nor_all_together_keep_others_from_uploading() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        for _ in 0..UPLOADS_PER_NAME_MAX {
+            use_as(&mut uploads, None, Some("anna"), at(0)).unwrap();
+        }
+        assert_eq!(use_as(&mut uploads, None, Some("anna"), at(1)), Err(UploadError::TooManyOwn));
+        for number in UPLOADS_PER_NAME_MAX..UPLOADS_CONFINED_MAX {
+            use_as(&mut uploads, None, Some(&format!("n{}", number % 20)), at(1)).unwrap();
+        }
+        assert_eq!(use_as(&mut uploads, None, Some("ben"), at(1)), Err(UploadError::TooManyOwn));
+        for _ in UPLOADS_CONFINED_MAX..UPLOADS_MAX {
+            use_upload(&mut uploads, None, at(1)).unwrap();
+        }
+        assert_eq!(use_upload(&mut uploads, None, at(1)), Err(UploadError::TooMany));
     }
 
     #[test]

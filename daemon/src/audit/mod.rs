@@ -38,7 +38,7 @@ pub const WAITING_MAX: usize = 256;
 /// member that otherwise does without it.
 pub const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Bytes of one text of an event.
-pub const TEXT_BYTES_MAX: usize = 4 << 10;
+pub const TEXT_BYTES_MAX: usize = 512;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,6 +50,8 @@ pub enum AuditEvent {
     Stopped,
     /// Somebody asked for a change, or for a backup.
     Request { op: String, by: String, request: String, outcome: String, took_ms: u64 },
+    /// So many changes that somebody asked for were refused, beyond those that have events of their own.
+    RefusalsOmitted { by: String, count: u64 },
     /// A file begins. Lines before this one are in other files, the oldest of which begins with line `kept_from`.
     Rotated { kept_from: u64 },
     /// Events that could not be written.

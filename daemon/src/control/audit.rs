@@ -4,10 +4,10 @@
 //! Both name the operation id, the request, the requester, the outcome and the duration. Lines of other members that
 //! result from it bear the same operation id, or the id of the upload, job or model that it names.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use idunno_shared::ids::OpId;
 use idunno_shared::text::visible;
@@ -21,27 +21,60 @@ use crate::audit::{Audit, AuditEvent, text};
 /// refused is not among them, because it may be done the next time.
 const RECORDED_KEPT: usize = 1_024;
 
+/// Refused changes of one identity that have events of their own within [`REFUSALS_PERIOD`]: whoever asks for what it may not
+/// have pushes nothing else out of the audit. The others are counted.
+const REFUSALS_RECORDED_MAX: u64 = 60;
+const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
+
 /// The audit, and what it holds already.
 #[derive(Clone)]
 pub(super) struct RequestAudit {
     audit: Audit,
     recorded: Arc<Mutex<VecDeque<OpId>>>,
+    refusals: Arc<Mutex<BTreeMap<Arc<str>, Refusals>>>,
+}
+
+/// The refused changes of one identity since a moment.
+struct Refusals {
+    since: Instant,
+    count: u64,
 }
 
 impl RequestAudit {
     pub(super) fn new(audit: Audit) -> Self {
-        Self { audit, recorded: Arc::default() }
+        Self { audit, recorded: Arc::default(), refusals: Arc::default() }
     }
 
     /// Begins an event; an empty one if it was recorded before that this operation was done.
-    pub(super) fn open(&self, op: OpId, request: &impl Display, by: &impl Display) -> AuditEntry {
+    pub(super) fn open(
+        &self,
+        op: OpId,
+        request: &impl Display,
+        by: &impl Display,
+        identity: &Arc<str>,
+    ) -> AuditEntry {
         let is_new = !self.recorded().contains(&op);
-        let entry = || Unrecorded { op, request: text(request), by: text(by), since: Instant::now() };
+        let entry = || Unrecorded {
+            op,
+            request: text(request),
+            by: text(by),
+            identity: Arc::clone(identity),
+            since: Instant::now(),
+        };
         AuditEntry { audit: self.clone(), entry: is_new.then(entry) }
     }
 
     fn recorded(&self) -> MutexGuard<'_, VecDeque<OpId>> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a refusal. Whether it has an event of its own, and the events of those that had none.
+    fn refuse(&self, identity: &Arc<str>, now: Instant) -> (bool, Vec<AuditEvent>) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let omitted = take_over(&mut refusals, now);
+        let own = refusals.entry(Arc::clone(identity)).or_insert(Refusals { since: now, count: 0 });
+        own.count += 1;
+        (own.count <= REFUSALS_RECORDED_MAX, omitted)
     }
 
     fn note(&self, op: OpId) {
@@ -51,6 +84,20 @@ impl RequestAudit {
         }
         recorded.push_back(op);
     }
+}
+
+/// Ends the periods that are over, and tells what was omitted in them.
+fn take_over(refusals: &mut BTreeMap<Arc<str>, Refusals>, now: Instant) -> Vec<AuditEvent> {
+    let mut omitted = Vec::new();
+    refusals.retain(|by, refusals| {
+        let is_over = now.duration_since(refusals.since) >= REFUSALS_PERIOD;
+        if is_over && refusals.count > REFUSALS_RECORDED_MAX {
+            let count = refusals.count - REFUSALS_RECORDED_MAX;
+            omitted.push(AuditEvent::RefusalsOmitted { by: text(by), count });
+        }
+        !is_over
+    });
+    omitted
 }
 
 /// An event whose outcome is not known yet. If it is dropped, because its caller has gone, the audit says so: what was
@@ -64,12 +111,13 @@ struct Unrecorded {
     op: OpId,
     request: String,
     by: String,
+    identity: Arc<str>,
     since: Instant,
 }
 
 impl Unrecorded {
     fn event(self, outcome: String) -> AuditEvent {
-        let Self { op, request, by, since } = self;
+        let Self { op, request, by, since, identity: _ } = self;
         let took = since.elapsed();
         // A line of the log must stay one: a name can contain what a reader would take for another.
         let (by_shown, request_shown) = (visible(&by), visible(&request));
@@ -87,7 +135,16 @@ impl AuditEntry {
         let outcome = match answer {
             Err(Refusal { code: RefusalCode::Unknown, message }) => text(format_args!("unknown: {message}")),
             Err(refusal) if refusal.code.is_repeated() => return,
-            Err(refusal) => text(format_args!("refused: {refusal}")),
+            Err(refusal) => {
+                let (is_recorded, omitted) = self.audit.refuse(&entry.identity, Instant::now());
+                for event in omitted {
+                    self.audit.audit.record(event).await;
+                }
+                if !is_recorded {
+                    return;
+                }
+                text(format_args!("refused: {refusal}"))
+            }
             Ok(ControlReply::Changed(changed)) => outcome(changed),
             Ok(_) => String::from("done"),
         };
@@ -143,7 +200,7 @@ mod tests {
     }
 
     fn open(audit: &RequestAudit) -> AuditEntry {
-        audit.open(OP, &"start-job 1", &"operator anna")
+        audit.open(OP, &"start-job 1", &"operator anna", &Arc::from("anna"))
     }
 
     async fn close(audit: &RequestAudit, answer: Result<&ControlReply, &Refusal>) {
@@ -165,6 +222,24 @@ mod tests {
         drop(open(&audit));
         close(&audit, Ok(&ControlReply::Changed(Changed::Done))).await;
         assert_eq!(outcomes(&audit, dir.path()).await, ["unknown: the caller has gone", "done"]);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_refusals_is_counted_and_pushes_nothing_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit(dir.path());
+        let refusal = Refusal::new(RefusalCode::Forbidden, "it is another's");
+        for _ in 0..REFUSALS_RECORDED_MAX + 40 {
+            close(&audit, Err(&refusal)).await;
+        }
+        let other = audit.open(OpId(2, 2), &"stop-job 1", &"ben", &Arc::from("ben"));
+        other.close(Err(&refusal)).await;
+        let all = outcomes(&audit, dir.path()).await;
+        assert_eq!(all.len() as u64, REFUSALS_RECORDED_MAX + 1, "another identity has its own");
+        let now = Instant::now();
+        assert_eq!(audit.refuse(&Arc::from("anna"), now), (false, vec![]));
+        let omitted = AuditEvent::RefusalsOmitted { by: "anna".into(), count: 41 };
+        assert_eq!(audit.refuse(&Arc::from("anna"), now + REFUSALS_PERIOD), (true, vec![omitted]));
     }
 
     #[tokio::test]

@@ -86,7 +86,7 @@ impl Control {
     async fn backup(&self, from: &Caller) -> Result<mpsc::Receiver<Reply>, Refusal> {
         let leader_term = self.leader_term().await?;
         let turn = self.backups.take(from.identity()).await?;
-        let entry = self.audit.open(OpId::random(), &"backup", from);
+        let entry = self.audit.open(OpId::random(), &"backup", from, from.identity());
         let sent = backup::send(&leader_term, self.cluster_id.founder(), turn).await;
         entry.close(sent.as_ref().map(|_| &ControlReply::Done)).await;
         sent
@@ -100,20 +100,20 @@ impl Control {
             }
             ControlRequest::Identity => self.identity().map(ControlReply::Identity),
             ControlRequest::Join => {
-                let entry = self.audit.open(OpId::random(), &"join", from);
+                let entry = self.audit.open(OpId::random(), &"join", from, from.identity());
                 let answer = self.join().await;
                 entry.close(answer.as_ref()).await;
                 answer
             }
             ControlRequest::Leave => {
-                let entry = self.audit.open(OpId::random(), &"leave", from);
+                let entry = self.audit.open(OpId::random(), &"leave", from, from.identity());
                 let answer = self.leave().await;
                 entry.close(answer.as_ref()).await;
                 answer
             }
             ControlRequest::Change { op, change } => {
                 let leader_term = self.leader_term().await?;
-                let entry = self.audit.open(op, &change, from);
+                let entry = self.audit.open(op, &change, from, from.identity());
                 let request = ControlRequest::Change { op, change };
                 let answer = leader_term.control(request, from.asker()).await;
                 entry.close(answer.as_ref()).await;

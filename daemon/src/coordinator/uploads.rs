@@ -70,7 +70,7 @@ impl UploadsHandle {
 
 fn refusal(error: UploadError) -> Refusal {
     let code = match error {
-        UploadError::TooMany => RefusalCode::Busy,
+        UploadError::TooMany | UploadError::TooManyOwn => RefusalCode::Busy,
         UploadError::Over => RefusalCode::UploadOver,
         UploadError::Foreign => RefusalCode::Forbidden,
     };

@@ -69,6 +69,9 @@ pub enum ModelVerb {
         /// Add it although no member has looked at it
         #[arg(long)]
         no_check: bool,
+        /// Store what links out of the folder lead to: everybody in the cluster can then read it
+        #[arg(long)]
+        follow_links: bool,
         /// A Python that has the model server, of the same version as the members': it locks requirements
         #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PATH", default_value = "python3")]
         python: PathBuf,

@@ -14,6 +14,7 @@ use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::FilePattern;
 use crate::command::{DeadLettersVerb, IdentityVerb, JobRef, LocalVerb, ModelVerb, OneMember, Verb};
 use crate::local::record::Record;
+use crate::package::Links;
 use crate::session::Session;
 
 /// Refuses a command that writes local files: it would write them.
@@ -88,8 +89,9 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         Verb::DeadLetters(DeadLettersVerb::Drop { job, queries }) => {
             vec![of_dead_letters(session, "permanently drop", job, queries).await?]
         }
-        Verb::Model(ModelVerb::Add { path, name, .. }) => {
-            let package = packages::open(path.clone(), name.clone()).await?;
+        Verb::Model(ModelVerb::Add { path, name, follow_links, .. }) => {
+            let links = if *follow_links { Links::All } else { Links::Inside };
+            let package = packages::open(path.clone(), name.clone(), links).await?;
             let (files, size) =
                 (text::count(package.files.len() as u64, "file"), text::bytes(package.size()));
             vec![format!("add model {}: {files} ({size}), runtime {}", package.name, package.runtime.name())]

@@ -20,7 +20,7 @@ use crate::answer::models::{AddedModel, ModelDetails, RemovedModel};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::ModelVerb;
-use crate::package::{LocalFile, LocalPackage};
+use crate::package::{Links, LocalFile, LocalPackage};
 use crate::session::Session;
 
 /// How often a package is stored if the coordinator changes before it is added.
@@ -30,9 +30,11 @@ const FILES_SHOWN: usize = 50;
 
 pub async fn run(session: &Session, verb: ModelVerb) -> Result<Answer, Failure> {
     match verb {
-        ModelVerb::Add { path, name, no_check, python, no_environment } => {
+        ModelVerb::Add { path, name, no_check, follow_links, python, no_environment } => {
             let python = Some(python).filter(|_| !no_environment);
-            add(session, path, name, python, no_check).await
+            let links = if follow_links { Links::All } else { Links::Inside };
+            let package = open(path, name, links).await?;
+            add(session, package, python, no_check).await
         }
         ModelVerb::Ls => models::models(session).await,
         ModelVerb::Show { model } => show(session, &model).await,
@@ -42,20 +44,22 @@ pub async fn run(session: &Session, verb: ModelVerb) -> Result<Answer, Failure> 
 }
 
 /// What a path holds, read on a thread that may wait for the disk.
-pub(super) async fn open(path: PathBuf, name: Option<ModelName>) -> Result<LocalPackage, Failure> {
-    let opened = spawn_blocking(move || LocalPackage::open(&path, name)).await;
+pub(super) async fn open(
+    path: PathBuf,
+    name: Option<ModelName>,
+    links: Links,
+) -> Result<LocalPackage, Failure> {
+    let opened = spawn_blocking(move || LocalPackage::open(&path, name, links)).await;
     let opened = opened.map_err(|error| Failure::error(error.to_string()))?;
     opened.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
 }
 
 async fn add(
     session: &Session,
-    path: PathBuf,
-    name: Option<ModelName>,
+    mut package: LocalPackage,
     python: Option<PathBuf>,
     unchecked: bool,
 ) -> Result<Answer, Failure> {
-    let mut package = open(path, name).await?;
     let environment = match python {
         Some(python) => environment::lock(&mut package, python).await?,
         None => None,

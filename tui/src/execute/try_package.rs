@@ -15,7 +15,7 @@ use super::packages;
 use crate::answer::models::{TestedInput, TestedModel};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure};
-use crate::package::LocalPackage;
+use crate::package::{Links, LocalPackage};
 
 /// The name of the model while it is tried.
 const NAME: &str = "tested";
@@ -40,7 +40,7 @@ struct TriedInput {
 
 pub async fn run(path: PathBuf, inputs: Vec<PathBuf>, python: PathBuf) -> Result<Answer, Failure> {
     let name: ModelName = NAME.parse().map_err(|_| Failure::unexpected())?;
-    let package = packages::open(path.clone(), Some(name)).await?;
+    let package = packages::open(path.clone(), Some(name), Links::All).await?;
     let runtime = package.runtime.name();
     let output = spawn_blocking(move || tried(&path, &package, &inputs, &python)).await;
     let output = output.map_err(|error| Failure::error(error.to_string()))??;

@@ -57,7 +57,11 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
     let wrong = |error: std::io::Error| Failure::error(format!("cannot lock {}: {error}", path.display()));
     trust::create_private(dir).map_err(wrong)?;
     trust::check(dir)?;
-    let file = File::create(&path).map_err(wrong)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&path).map_err(wrong)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {

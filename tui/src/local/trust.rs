@@ -20,6 +20,10 @@ pub fn check(path: &Path) -> Result<(), Failure> {
         Ok(found) => found,
     };
     let me = rustix::process::geteuid().as_raw();
+    let link = std::fs::symlink_metadata(path).map_or(me, |link| link.uid());
+    if link != me && link != 0 {
+        return refused(format!("is a link that user {link} made: use a directory of your own, with --dir"));
+    }
     if found.uid() != me && found.uid() != 0 {
         return refused(format!(
             "belongs to user {}, who could make this command run any program: use a directory of your own, with --dir",

@@ -80,16 +80,31 @@ pub enum LocalPackageError {
          and entry = \"FILE\"", path.display(), Runtime::SIGNS
     )]
     Unrecognised { path: PathBuf },
+    #[error(
+        "{} is a link out of its folder, to {}: --follow-links stores what such links lead to, which everybody in the \
+         cluster can then read", path.display(), leads_to.display()
+    )]
+    Outside { path: PathBuf, leads_to: PathBuf },
     #[error("{} has several {what} at its top ({}): name one in {SETTINGS_FILE}, as in: entry = \"{}\"", path.display(), names.join(", "), names[0])]
     Ambiguous { path: PathBuf, what: &'static str, names: Vec<String> },
 }
 
+/// Which links in a folder are followed: what they lead to becomes a part of the package, which everybody in the cluster can
+/// read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Those that stay in the folder; others are refused.
+    Inside,
+    /// All: the folder is one's own.
+    All,
+}
+
 impl LocalPackage {
     /// Reads what a folder, or one file, holds. `name` comes before what `model.toml` says, and that before the folder's.
-    pub fn open(path: &Path, name: Option<ModelName>) -> Result<Self, LocalPackageError> {
+    pub fn open(path: &Path, name: Option<ModelName>, links: Links) -> Result<Self, LocalPackageError> {
         let unreadable = |source| LocalPackageError::Read { path: path.to_owned(), source };
         let whole = path.canonicalize().map_err(unreadable)?;
-        let (files, left_out) = if whole.is_dir() { walk(&whole)? } else { single(&whole)? };
+        let (files, left_out) = if whole.is_dir() { walk(&whole, links)? } else { single(&whole)? };
         let settings = match files.get(&settings_file(&whole)?) {
             Some(file) => Settings::read(&file.path)?,
             None => Settings::default(),
@@ -122,7 +137,7 @@ impl LocalPackage {
 
     /// Adds the files of its environment, which are in a folder of their own.
     pub fn add_environment(&mut self, folder: &Path) -> Result<(), LocalPackageError> {
-        let (files, _) = walk(folder)?;
+        let (files, _) = walk(folder, Links::All)?;
         for (name, file) in files {
             self.files.insert(in_package(folder, &format!("{ENVIRONMENT}/{name}"))?, file);
         }
@@ -174,8 +189,8 @@ fn single(path: &Path) -> Result<(Files, Vec<String>), LocalPackageError> {
     Ok((BTreeMap::from([(in_package(path, &name)?, file)]), Vec::new()))
 }
 
-/// The files of a folder. Links are followed: what they lead to is stored.
-fn walk(root: &Path) -> Result<(Files, Vec<String>), LocalPackageError> {
+/// The files of a folder. What links lead to is stored in their places.
+fn walk(root: &Path, links: Links) -> Result<(Files, Vec<String>), LocalPackageError> {
     let mut files = BTreeMap::new();
     let mut left_out: Vec<String> = Vec::new();
     let mut walk =
@@ -183,6 +198,14 @@ fn walk(root: &Path) -> Result<(Files, Vec<String>), LocalPackageError> {
     while let Some(entry) = walk.next() {
         let entry = entry.map_err(|error| unreadable(root, error))?;
         let path = entry.path();
+        if links == Links::Inside && entry.path_is_symlink() {
+            let leads_to = path
+                .canonicalize()
+                .map_err(|source| LocalPackageError::Read { path: path.to_owned(), source })?;
+            if !leads_to.starts_with(root) {
+                return Err(LocalPackageError::Outside { path: path.to_owned(), leads_to });
+            }
+        }
         if entry.depth() > 0 && is_leftover(&entry) {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !left_out.contains(&name) {

@@ -16,7 +16,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn opened(files: &[(&str, &str)]) -> Result<LocalPackage, LocalPackageError> {
-    LocalPackage::open(folder(files).path(), "mine".parse().ok())
+    LocalPackage::open(folder(files).path(), "mine".parse().ok(), Links::Inside)
 }
 
 fn refused(files: &[(&str, &str)]) -> String {
@@ -57,7 +57,7 @@ fn a_server_of_others_is_a_table_of_the_settings() {
 fn a_program_is_recognised_by_its_mode() {
     let folder = folder(&[("run", "#!/bin/sh\ncat"), ("words.txt", "a")]);
     let path = folder.path().join("run");
-    let open = || LocalPackage::open(folder.path(), "mine".parse().ok());
+    let open = || LocalPackage::open(folder.path(), "mine".parse().ok(), Links::Inside);
     assert!(open().unwrap_err().to_string().contains("does not show what runs it"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let package = open().unwrap();
@@ -72,13 +72,13 @@ fn the_name_is_given_or_said_or_the_folders() {
     let at = parent.path().join("my-words");
     fs::create_dir(&at).unwrap();
     fs::write(at.join("model.py"), "").unwrap();
-    let name = |name| LocalPackage::open(&at, name).unwrap().name.to_string();
+    let name = |name| LocalPackage::open(&at, name, Links::Inside).unwrap().name.to_string();
     assert_eq!((name(None), name("other".parse().ok())), ("my-words".into(), "other".into()));
-    assert_eq!(LocalPackage::open(&at.join("model.py"), None).unwrap().name.as_str(), "model");
+    assert_eq!(LocalPackage::open(&at.join("model.py"), None, Links::Inside).unwrap().name.as_str(), "model");
     fs::write(at.join("model.toml"), "name = \"said\"").unwrap();
     assert_eq!((name(None), name("other".parse().ok())), ("said".into(), "other".into()));
     fs::write(at.join("model.toml"), "name = \"my words\"").unwrap();
-    let error = LocalPackage::open(&at, None).unwrap_err().to_string();
+    let error = LocalPackage::open(&at, None, Links::Inside).unwrap_err().to_string();
     assert!(error.contains("'my words'") && error.contains("--name"), "{error}");
 }
 
@@ -93,7 +93,18 @@ fn what_tools_leave_behind_is_left_out_and_links_are_followed() {
         ("lib/.DS_Store", "x"),
     ]);
     std::os::unix::fs::symlink(weights.path().join("blob"), folder.path().join("weights.bin")).unwrap();
-    let package = LocalPackage::open(folder.path(), "mine".parse().ok()).unwrap();
+    std::os::unix::fs::symlink("model.py", folder.path().join("same.py")).unwrap();
+    std::os::unix::fs::symlink(weights.path(), folder.path().join("dir")).unwrap();
+    // A folder that somebody else made must not bring one's own files into the cluster.
+    let refused =
+        LocalPackage::open(folder.path(), "mine".parse().ok(), Links::Inside).unwrap_err().to_string();
+    assert!(
+        refused.contains("is a link out of its folder") && refused.contains("--follow-links"),
+        "{refused}"
+    );
+    std::fs::remove_file(folder.path().join("same.py")).unwrap();
+    std::fs::remove_file(folder.path().join("dir")).unwrap();
+    let package = LocalPackage::open(folder.path(), "mine".parse().ok(), Links::All).unwrap();
     let names: Vec<&str> = package.files.keys().map(FileName::as_str).collect();
     assert_eq!((names, package.size()), (vec!["model.py", "weights.bin"], 5));
     assert_eq!(package.left_out, [".git", "__pycache__", ".DS_Store", "a.pyc"]);
@@ -115,7 +126,9 @@ fn what_is_no_package_is_refused_and_the_error_names_it() {
     let error = refused(&[("model.py", ""), ("model.toml", "runtime = \"pytorch\"")]);
     assert!(error.contains("pytorch") && error.contains("python"), "{error}");
     let gone = Path::new("/nothing/like/this");
-    assert!(LocalPackage::open(gone, None).unwrap_err().to_string().contains("/nothing/like/this"));
+    assert!(
+        LocalPackage::open(gone, None, Links::Inside).unwrap_err().to_string().contains("/nothing/like/this")
+    );
 }
 
 #[test]
@@ -136,7 +149,8 @@ fn special_files_and_loops_are_refused() {
     let folder = folder(&[("model.py", "")]);
     let pipe = folder.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
-    let open = || LocalPackage::open(folder.path(), "mine".parse().ok()).unwrap_err().to_string();
+    let open =
+        || LocalPackage::open(folder.path(), "mine".parse().ok(), Links::Inside).unwrap_err().to_string();
     assert!(open().contains("pipe") && open().contains("neither a file nor a directory"), "{}", open());
     fs::remove_file(pipe).unwrap();
     std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();

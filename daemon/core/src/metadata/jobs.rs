@@ -21,8 +21,8 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, OneOrMany, PinnedFolder, Query, Records,
-    State, truncate_reason,
+    Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, OneOrMany, PREDEFINED_MODELS, PinnedFolder,
+    Query, Records, State, truncate_reason,
 };
 use crate::ranges::RangeSet;
 
@@ -364,6 +364,9 @@ impl State {
                 other.id
             )));
         }
+        if let Some(name) = &options.name {
+            self.check_job_name(name)?;
+        }
         let highest = self.jobs.get_max().map_or(0, |(id, _)| id.0);
         self.last_job = self.last_job.max(highest) + 1;
         let id = JobId(self.last_job);
@@ -376,6 +379,25 @@ impl State {
             ..JobRecord::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms)
         });
         Ok(Changed::JobAdded(id))
+    }
+
+    /// Refuses a job's name that people may type and mean something else: a model's name stands for the model's job.
+    fn check_job_name(&self, name: &JobName) -> Result<(), Refusal> {
+        let text = name.as_str();
+        let is_of_model = |job: &Arc<JobRecord>| job.model.as_str() == text;
+        let is_model =
+            PREDEFINED_MODELS.contains(&text) || self.models.keys().any(|model| model.as_str() == text);
+        if is_model || self.jobs.values().any(is_of_model) {
+            return Err(Refusal::conflict(format!(
+                "'{name}' is the name of a model, which stands for the model's job: choose another name"
+            )));
+        }
+        if text.starts_with('-') {
+            return Err(Refusal::invalid(format!(
+                "the job's name '{name}' looks like an option: choose another"
+            )));
+        }
+        Ok(())
     }
 
     fn job_named(&self, name: Option<&JobName>) -> Option<&Arc<JobRecord>> {

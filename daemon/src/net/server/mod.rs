@@ -312,12 +312,17 @@ async fn serve_calls<S: Service>(
         };
         let ReadCall { id, request, memory } = call?;
         while tasks.try_join_next().is_some() {}
+        let (request, request_permit) = match request {
+            Ok(admitted) => admitted,
+            // It gets no task, whose memory nobody counts: nothing further is read until the refusal has its place.
+            Err(refusal) => match answer(id, Reply::Refused(refusal).into(), &answers).await {
+                Ok(()) => continue,
+                Err(Ended) => return Ok(()),
+            },
+        };
         let (service, answers, caller) = (Arc::clone(&service), answers.clone(), Arc::clone(&caller));
         tasks.spawn(async move {
-            let (response, request_permit) = match request {
-                Ok((request, request_permit)) => (service.request(request, &caller).await, request_permit),
-                Err(refusal) => (Reply::Refused(refusal).into(), None),
-            };
+            let response = service.request(request, &caller).await;
             drop(memory);
             // The connection may have ended meanwhile.
             let _ = answer(id, response, &answers).await;
