@@ -15,6 +15,11 @@ use super::{Files, LocalFile, LocalPackageError, require};
 pub enum Runtime {
     /// One Python class.
     Python,
+    /// A text encoder in a folder that sentence-transformers saved.
+    #[serde(rename = "sentence-transformers")]
+    SentenceTransformers,
+    /// A fitted pipeline of scikit-learn in a file of skops.
+    Sklearn,
     /// A network in an ONNX file.
     Onnx,
     /// A program that reads rows and writes answers.
@@ -25,12 +30,14 @@ pub enum Runtime {
 
 impl Runtime {
     /// By what runtimes are recognised, for messages.
-    pub const SIGNS: &str = "model.py, a single .py file, a single .onnx file, a program called 'run' nor a table [openai] in model.toml";
+    pub const SIGNS: &str = "model.py, a single .py file, modules.json, a single .skops or .onnx file, a program called 'run' nor a table [openai] in model.toml";
 
     /// Its name in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Python => "python",
+            Self::SentenceTransformers => "sentence-transformers",
+            Self::Sklearn => "sklearn",
             Self::Onnx => "onnx",
             Self::Command => "command",
             Self::Openai => "openai",
@@ -84,6 +91,9 @@ pub struct Settings {
     /// `onnx`: the output that is the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<String>,
+    /// `sklearn`: types beyond those of scikit-learn and numpy that the file may have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    trusted: Vec<String>,
     /// An input that the model must answer before it gets work.
     #[serde(skip_serializing_if = "Option::is_none")]
     canary: Option<String>,
@@ -191,6 +201,16 @@ impl Settings {
         {
             return Ok((Runtime::Python, entry));
         }
+        if may_be(Runtime::SentenceTransformers)
+            && let Some(entry) = at_top(files, "modules.json")
+        {
+            return Ok((Runtime::SentenceTransformers, entry));
+        }
+        if may_be(Runtime::Sklearn)
+            && let Some(entry) = only_one(shown, files, ".skops", "files of skops")?
+        {
+            return Ok((Runtime::Sklearn, entry));
+        }
         if may_be(Runtime::Onnx)
             && let Some(entry) = only_one(shown, files, ".onnx", "ONNX files")?
         {
@@ -209,17 +229,21 @@ fn by_suffix(entry: &FileName) -> Option<Runtime> {
     match entry.as_str().rsplit_once('.') {
         Some((_, "py")) => Some(Runtime::Python),
         Some((_, "onnx")) => Some(Runtime::Onnx),
+        Some((_, "skops")) => Some(Runtime::Sklearn),
         _ => None,
     }
 }
 
 fn find_python(shown: &Path, files: &Files) -> Result<Option<FileName>, LocalPackageError> {
-    for usual in ["model.py", "__init__.py"] {
-        if let Some((name, _)) = files.iter().find(|(name, _)| name.as_str() == usual) {
-            return Ok(Some(name.clone()));
-        }
+    match ["model.py", "__init__.py"].into_iter().find_map(|usual| at_top(files, usual)) {
+        Some(usual) => Ok(Some(usual)),
+        None => only_one(shown, files, ".py", "Python files"),
     }
-    only_one(shown, files, ".py", "Python files")
+}
+
+/// The file of this name at the top of the package.
+fn at_top(files: &Files, wanted: &str) -> Option<FileName> {
+    files.keys().find(|name| name.as_str() == wanted).cloned()
 }
 
 /// A program called `run`, or one that is alone.

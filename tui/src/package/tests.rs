@@ -83,6 +83,21 @@ fn the_name_is_given_or_said_or_the_folders() {
 }
 
 #[test]
+fn what_a_folder_holds_says_what_runs_it() {
+    for (files, runtime, entry) in [
+        (&[("modules.json", "[]"), ("model.onnx", "x")][..], Runtime::SentenceTransformers, "modules.json"),
+        (&[("pipeline.skops", "x"), ("notes.txt", "")], Runtime::Sklearn, "pipeline.skops"),
+        (&[("network.onnx", "x")], Runtime::Onnx, "network.onnx"),
+        (&[("model.py", ""), ("pipeline.skops", "x")], Runtime::Python, "model.py"),
+        (&[("a.skops", "x"), ("model.toml", "trusted = [\"mine.Step\"]")], Runtime::Sklearn, "a.skops"),
+    ] {
+        let package = opened(files).unwrap();
+        assert_eq!((package.runtime, package.entry.as_str()), (runtime, entry), "{files:?}");
+    }
+    assert!(refused(&[("a.skops", "x"), ("b.skops", "x")]).contains("several files of skops at its top"));
+}
+
+#[test]
 fn what_tools_leave_behind_is_left_out_and_links_are_followed() {
     let weights = folder(&[("blob", "12345")]);
     let folder = folder(&[

@@ -480,3 +480,32 @@ async fn answers_that_nobody_reads_are_bounded_by_bytes() {
     assert!(matches!(answer.reply, Reply::Control(_)));
     stop.cancel();
 }
+
+#[tokio::test]
+async fn refused_requests_that_nobody_reads_cost_no_tasks() {
+    const HELD: u64 = 3;
+    let stop = CancellationToken::new();
+    let limits = Limits { identity_requests: HELD as usize, ..Limits::default() };
+    let (address, _serving) = limited_server(&stop, limits).await;
+    let mut link = raw(&Credentials::insecure(), address).await;
+    let mut calls = Vec::new();
+    for id in 0..HELD {
+        encode_frame(&Call { id, request: Request::Control(ControlRequest::Join) }, &mut calls).unwrap();
+    }
+    // Refused, because those three are in progress until the test ends: more than fit between two that do not read.
+    for id in HELD..1_000 {
+        encode_frame(&Call { id, request: Request::Control(ControlRequest::Leave) }, &mut calls).unwrap();
+    }
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let flood = async {
+        loop {
+            link.writer.write_all(&calls).await.unwrap();
+            link.writer.flush().await.unwrap();
+        }
+    };
+    // It ends only by standing still: nothing further is read.
+    let _ = timeout(Duration::from_secs(5), flood).await;
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert!(tasks <= before + 10, "{} tasks for {HELD} requests", tasks.saturating_sub(before));
+    stop.cancel();
+}
