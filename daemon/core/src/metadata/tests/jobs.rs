@@ -174,6 +174,15 @@ fn names_are_unique_and_numbers_are_not_reused() {
     assert_eq!(fixture.change(add("nightly")), Ok(Changed::JobAdded(JobId(1))));
     let refusal = fixture.change(add("nightly")).unwrap_err();
     assert_eq!(refusal.message, "the name 'nightly' is taken by job-1: choose another");
+    // People type a model's name for the model's job: another's job must not answer to it.
+    for (name, why) in [
+        ("mnist-mlp", "is the name of a model"),
+        ("squeezenet1.1", "is the name of a model"),
+        ("-rf", "an option"),
+    ] {
+        let refusal = fixture.change(add(name)).unwrap_err();
+        assert!(refusal.message.contains(why), "{refusal}");
+    }
     assert_eq!(fixture.change(add("weekly")), Ok(Changed::JobAdded(JobId(2))));
     fixture.change(Change::DeleteJob { job: JobId(2) }).unwrap();
     assert_eq!(fixture.change(add("weekly")), Ok(Changed::JobAdded(JobId(3))));
