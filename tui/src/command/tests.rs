@@ -172,8 +172,12 @@ fn synopses_are_readable() {
         synopsis("start-job"),
         "JOB... [--limit N] [--sample N] [--max-failed N|P%] [--after JOB] [--wait]"
     );
-    assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT]");
-    assert_eq!(synopsis("get"), "SDFS LOCAL [--version N]");
+    assert_eq!(
+        synopsis("get-job-results"),
+        "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT] [--force]"
+    );
+    assert_eq!(synopsis("get"), "SDFS LOCAL [--version N] [--force]");
+    assert_eq!(synopsis("cp"), "FILES... TARGET [--force]");
 }
 
 #[test]

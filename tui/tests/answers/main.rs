@@ -26,7 +26,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Commands that answer with nothing in JSON: a shell gives its commands' answers.
-const WITHOUT_JSON: [&str; 1] = ["shell"];
+const WITHOUT_JSON: [&str; 2] = ["shell", "cat"];
 
 fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)

@@ -100,7 +100,7 @@ pub(super) fn health(view: &ClusterView) -> Health {
     };
     let critical = [
         counted(store.unavailable, "blob", "unavailable"),
-        (up * 2 <= all).then(|| format!("{up} of {all} voters up: no majority")),
+        (up * 2 <= all).then(|| format!("no majority: {up} of {all} voters up")),
         counted(paused as u64, "job", "paused"),
     ];
     let degraded = [

@@ -109,8 +109,10 @@ fn shown_text(cell: &Cell, theme: Theme) -> String {
     }
 }
 
-/// Drops the columns of the highest rank until the others fit; the last one is cut. A long text counts as a short one, so that
-/// it neither drops its own column nor others, and takes the room that is left.
+/// The width of each column; 0 for those that do not fit. The columns of the highest rank are dropped until the others fit.
+///
+/// A long text counts as a shorter one, so that it drops neither its own column nor others: as half of the screen if its
+/// column stays, else as a third, else as [`TEXT_WIDTH`]. It takes the room that is left, and the last column is cut.
 fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Vec<usize> {
     let natural = |(index, column): (usize, &Column)| {
         let cells = rows.iter().filter_map(|row| row.cells.get(index));
@@ -119,22 +121,18 @@ fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Ve
     };
     let columns = &table.columns;
     let natural: Vec<usize> = columns.iter().enumerate().map(natural).collect();
-    let short = |(column, width): (&Column, &usize)| {
-        if column.right { *width } else { (*width).min(TEXT_WIDTH.max(column.title.width())) }
+    let texts =
+        [width / 2, width / 3, TEXT_WIDTH].map(|text| shortened(columns, &natural, text.max(TEXT_WIDTH)));
+    let candidates = texts.map(|short| (remaining(columns, short.clone(), width), short));
+    let keeps_texts = |(kept, short): &&(Vec<usize>, Vec<usize>)| {
+        kept.iter().zip(short).zip(&natural).all(|((kept, short), natural)| *kept > 0 || short == natural)
     };
-    let mut widths: Vec<usize> = columns.iter().zip(&natural).map(short).collect();
-    let taken =
-        |widths: &[usize]| widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>();
-    while taken(&widths) > width + GAP {
-        let dropped =
-            columns.iter().enumerate().filter(|(index, column)| widths[*index] > 0 && column.rank > 0);
-        let Some((index, _)) = dropped.max_by_key(|(_, column)| column.rank) else { break };
-        widths[index] = 0;
-    }
+    let chosen = candidates.iter().find(keeps_texts).or(candidates.last());
+    let mut widths = chosen.map_or_else(Vec::new, |(kept, _)| kept.clone());
     let mut room = (width + GAP).saturating_sub(taken(&widths));
-    let mut shortened: Vec<usize> = (0..widths.len()).filter(|&index| widths[index] > 0).collect();
-    shortened.sort_by_key(|&index| columns[index].rank);
-    for index in shortened {
+    let mut by_rank: Vec<usize> = (0..widths.len()).filter(|&index| widths[index] > 0).collect();
+    by_rank.sort_by_key(|&index| columns[index].rank);
+    for index in by_rank {
         let more = (natural[index] - widths[index]).min(room);
         (widths[index], room) = (widths[index] + more, room - more);
     }
@@ -143,6 +141,30 @@ fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Ve
         && let Some(widest) = widths.iter_mut().max()
     {
         *widest = widest.saturating_sub(over).max(1);
+    }
+    widths
+}
+
+/// What columns of these widths take, with the gaps behind them.
+fn taken(widths: &[usize]) -> usize {
+    widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum()
+}
+
+/// The widths with all texts cut to a limit.
+fn shortened(columns: &[Column], natural: &[usize], limit: usize) -> Vec<usize> {
+    let short = |(column, width): (&Column, &usize)| {
+        if column.right { *width } else { (*width).min(limit.max(column.title.width())) }
+    };
+    columns.iter().zip(natural).map(short).collect()
+}
+
+/// The widths with columns of the highest rank dropped until the others fit.
+fn remaining(columns: &[Column], mut widths: Vec<usize>, width: usize) -> Vec<usize> {
+    while taken(&widths) > width + GAP {
+        let dropped =
+            columns.iter().enumerate().filter(|(index, column)| widths[*index] > 0 && column.rank > 0);
+        let Some((index, _)) = dropped.max_by_key(|(_, column)| column.rank) else { break };
+        widths[index] = 0;
     }
     widths
 }
