@@ -256,4 +256,4 @@ def test_the_asynchronous_client_works_alike(client, key_of_openai, openai_clust
 def test_a_response_has_an_id(client):
     response = client.batches.with_raw_response.list(limit=1)
     assert response.headers["x-request-id"].startswith("req_")
-    assert json.loads(response.text())["object"] == "list"
+    assert json.loads(response.text)["object"] == "list"

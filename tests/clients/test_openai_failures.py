@@ -81,7 +81,10 @@ def test_a_language_model_answers_a_batch(openai_cluster, client, tmp_path):
         add_server(openai_cluster, tmp_path, "smollm2", port, in_flight=2, canary='{"input": "hi"}')
         questions = {"france": "What is the capital of France?", "sum": "What is 1 + 1?", "long": "word " * 4_000}
         ask = {"model": "smollm2", "max_tokens": 24, "temperature": 0}
+        system = {"role": "system", "content": "Answer in one word."}
         lines = [told(name, question, **ask) for name, question in questions.items()]
+        for asked in lines:
+            asked["body"]["messages"].insert(0, system)
         done = finished(client, start(client, lines), JOB_S)
         assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 2, 1)
         answers = rows(client, done.output_file_id)

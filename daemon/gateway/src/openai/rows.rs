@@ -1,6 +1,7 @@
 //! Lines of a batch's output and error files, made of the rows of its job. They are the same each time a file is read.
 
 use idunno_shared::wire::control::DeadLetter;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -23,8 +24,11 @@ struct Row<'a> {
     query: u64,
     #[serde(borrow)]
     id: Option<&'a RawValue>,
+    /// None for null, too.
     #[serde(borrow)]
-    output: &'a RawValue,
+    output: Option<&'a RawValue>,
+    /// Merged results have the failed rows, too.
+    error: Option<IgnoredAny>,
 }
 
 #[derive(Serialize)]
@@ -105,17 +109,18 @@ impl RowWriter {
         lines.push(b'\n');
     }
 
-    /// Appends the line of an answered row, unless its query is left out.
+    /// Appends the line of an answered row, unless its query is left out. Rows that failed are left out: dead letters have them.
     pub fn answer(
         &self,
         lines: &mut Vec<u8>,
         row: &[u8],
         mut wanted: impl FnMut(u64) -> bool,
     ) -> Result<(), serde_json::Error> {
-        let Row { query, id, output } = serde_json::from_slice(row)?;
-        if !wanted(query) {
+        let Row { query, id, output, error } = serde_json::from_slice(row)?;
+        if error.is_some() || !wanted(query) {
             return Ok(());
         }
+        let output = output.unwrap_or(RawValue::NULL);
         let body = match self.shape {
             Shape::Reply => Some(Body::Reply(output)),
             Shape::Vector => vector(output).map(|numbers| {
@@ -203,6 +208,12 @@ mod tests {
         assert_eq!(found["response"]["body"], json!({"choices": [{"x": 1.10}]}));
         assert!(found["error"].is_null() && found["id"].as_str().unwrap().starts_with("batch_req_"));
         assert_eq!(line(Shape::Reply, r#"{"query":9,"output":1}"#), Value::Null, "left out");
+        assert_eq!(
+            line(Shape::Reply, r#"{"query":1,"id":"a","error":"x"}"#),
+            Value::Null,
+            "of merged results"
+        );
+        assert_eq!(line(Shape::Reply, r#"{"query":1,"output":null}"#)["response"]["body"], Value::Null);
     }
 
     #[test]
