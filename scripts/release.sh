@@ -77,8 +77,6 @@ build_python() {
 make_wheels() {
     build_python
     built_programs
-    SOURCE_DATE_EPOCH="$(git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s)"
-    export SOURCE_DATE_EPOCH
     (cd "$root/shared/python" && CARGO_TARGET_DIR="$target/python" "$(dirname "$python")/maturin" build --release --locked \
         --interpreter "$python" --out "$work/maturin") >&2
     local tree unpacked wheel
@@ -88,6 +86,7 @@ make_wheels() {
     # The daemon's program, for local clusters. pip puts it beside the command line.
     install -D -m 755 "$programs/idunnod" "$tree/$(basename "$tree").data/scripts/idunnod"
     strip "$tree/$(basename "$tree").data/scripts/idunnod"
+    mkdir "$work/wheels"
     "$python" -m wheel pack --dest-dir "$work/wheels" "$tree" >&2
     "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation \
         --wheel-dir "$work/wheels" "$root/python_model_server"

@@ -101,11 +101,14 @@ impl Client {
     }
 
     /// Deletes files with all their versions; those that do not exist are left out.
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 makes owned values of Python's")]
     fn delete_files(&self, names: Vec<String>) -> PyResult<Operation> {
         let session = self.session()?;
-        let names = names.into_iter().map(|name| parsed(&name));
-        let names: Vec<FileName> =
-            names.collect::<Result<_, Failure>>().map_err(|failure| raise(&failure))?;
+        let names: Vec<FileName> = names
+            .iter()
+            .map(|name| parsed(name))
+            .collect::<Result<_, Failure>>()
+            .map_err(|failure| raise(&failure))?;
         Operation::spawn(async move {
             if session.read_only {
                 return Err(read_only());

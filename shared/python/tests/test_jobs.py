@@ -11,8 +11,8 @@ import idunno
 import models
 import pytest
 
-# Raw texts that other tools break: a line separator of Unicode, a quote, a backslash, digits beyond a double. (The model
-# server writes no integers of more than 64 bits; ids are not the model's, and may have any size.)
+# What other tools break: a line separator of Unicode, a quote, a backslash, the largest integer that the model server
+# writes. (Ids are not the model's, and may have any size.)
 VALUES: list[dict[str, Any]] = [
     {},
     {"text": "grüße\u2028\n\"'\\\t\x7f"},
