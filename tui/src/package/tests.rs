@@ -117,8 +117,8 @@ fn what_tools_leave_behind_is_left_out_and_links_are_followed() {
         refused.contains("is a link out of its folder") && refused.contains("--follow-links"),
         "{refused}"
     );
-    std::fs::remove_file(folder.path().join("same.py")).unwrap();
-    std::fs::remove_file(folder.path().join("dir")).unwrap();
+    fs::remove_file(folder.path().join("same.py")).unwrap();
+    fs::remove_file(folder.path().join("dir")).unwrap();
     let package = LocalPackage::open(folder.path(), "mine".parse().ok(), Links::All).unwrap();
     let names: Vec<&str> = package.files.keys().map(FileName::as_str).collect();
     assert_eq!((names, package.size()), (vec!["model.py", "weights.bin"], 5));

@@ -485,7 +485,7 @@ async fn answers_that_nobody_reads_are_bounded_by_bytes() {
 async fn refused_requests_that_nobody_reads_cost_no_tasks() {
     const HELD: u64 = 3;
     let stop = CancellationToken::new();
-    let limits = Limits { identity_requests: HELD as usize, ..Limits::default() };
+    let limits = Limits { identity_requests: 3, ..Limits::default() };
     let (address, _serving) = limited_server(&stop, limits).await;
     let mut link = raw(&Credentials::insecure(), address).await;
     let mut calls = Vec::new();

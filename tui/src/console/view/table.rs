@@ -127,7 +127,7 @@ fn fitted(table: &DataTable, rows: &[DataRow], theme: Theme, width: usize) -> Ve
     let keeps_texts = |(kept, short): &&(Vec<usize>, Vec<usize>)| {
         kept.iter().zip(short).zip(&natural).all(|((kept, short), natural)| *kept > 0 || short == natural)
     };
-    let chosen = candidates.iter().find(keeps_texts).or(candidates.last());
+    let chosen = candidates.iter().find(keeps_texts).or_else(|| candidates.last());
     let mut widths = chosen.map_or_else(Vec::new, |(kept, _)| kept.clone());
     let mut room = (width + GAP).saturating_sub(taken(&widths));
     let mut by_rank: Vec<usize> = (0..widths.len()).filter(|&index| widths[index] > 0).collect();
