@@ -79,10 +79,16 @@ make_wheels() {
     built_programs
     (cd "$root/shared/python" && CARGO_TARGET_DIR="$target/python" "$(dirname "$python")/maturin" build --release --locked \
         --interpreter "$python" --out "$work/maturin") >&2
-    local tree unpacked wheel
+    local built glibc tree unpacked wheel
     "$python" -m wheel unpack --dest "$work/unpacked" "$work"/maturin/idunno-*.whl >&2
     unpacked=("$work"/unpacked/idunno-*)
     tree="${unpacked[0]}"
+    built=("$work"/maturin/idunno-*.whl)
+    # The name says which glibc is needed, and the program must not need a newer one than the library.
+    glibc="$(grep -aoE 'GLIBC_2\.[0-9]+' "$programs/idunnod" | sed 's/GLIBC_2\.//' | sort -nu | tail -1)"
+    if [[ "${built[0]}" =~ manylinux_2_([0-9]+) ]] && ((glibc > BASH_REMATCH[1])); then
+        fail "$programs/idunnod needs glibc 2.$glibc, newer than the 2.${BASH_REMATCH[1]} of the wheel"
+    fi
     # The daemon's program, for local clusters. pip puts it beside the command line.
     install -D -m 755 "$programs/idunnod" "$tree/$(basename "$tree").data/scripts/idunnod"
     strip "$tree/$(basename "$tree").data/scripts/idunnod"
