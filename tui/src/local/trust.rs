@@ -20,15 +20,16 @@ pub fn check(path: &Path) -> Result<(), Failure> {
         Ok(found) => found,
     };
     let me = rustix::process::geteuid().as_raw();
-    let link = std::fs::symlink_metadata(path).map_or(me, |link| link.uid());
-    if link != me && link != 0 {
-        return refused(format!("is a link that user {link} made: use a directory of your own, with --dir"));
-    }
     if found.uid() != me && found.uid() != 0 {
         return refused(format!(
             "belongs to user {}, who could make this command run any program: use a directory of your own, with --dir",
             found.uid()
         ));
+    }
+    // It may lead to a directory of one's own that was not meant.
+    let link = std::fs::symlink_metadata(path).map_or(me, |link| link.uid());
+    if link != me && link != 0 {
+        return refused(format!("is a link that user {link} made: use a directory of your own, with --dir"));
     }
     let mode = found.mode() & 0o777;
     if mode & 0o022 != 0 {
@@ -79,7 +80,7 @@ pub fn below(dir: &Path, record: &Record) -> Result<Vec<PathBuf>, Failure> {
 #[cfg(all(test, unix))]
 mod tests {
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 
     use super::*;
     use crate::local::record::Process;
@@ -102,6 +103,12 @@ mod tests {
         // Only root can give files away.
         if chown(&path, Some(65_534), None).is_ok() {
             assert!(check(&path).unwrap_err().message.contains("belongs to user 65534"));
+            let (own, link) = (dir.path().join("own"), dir.path().join("link"));
+            create_private(&own).unwrap();
+            symlink(&own, &link).unwrap();
+            check(&link).unwrap();
+            lchown(&link, Some(65_534), None).unwrap();
+            assert!(check(&link).unwrap_err().message.contains("is a link that user 65534 made"));
         }
     }
 
