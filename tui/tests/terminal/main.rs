@@ -87,6 +87,8 @@ fn the_console_survives_its_coordinator_and_keeps_the_selection() {
     console.until("three members", |it| it.screen().matches("● up").count() == 3);
     console.press("jj");
     console.until("m2 selected", |it| it.is_selected("m2"));
+    // Before the others vote, no cluster survives its only voter.
+    console.until("all are voters", |it| it.screen().matches("voter").count() == 2);
     let before = coordinator(&console.screen());
     let (first, seen) = (console.frames.len(), console.screen());
     assert!(seen.contains("term "), "{seen}");
