@@ -20,7 +20,6 @@ pub use self::error::ConfigError;
 use self::error::invalid;
 pub use self::settings::{LogFormat, Settings};
 use crate::net::connection_limits::Limits;
-use crate::runtime::process::FILES_MAX;
 use idunno_store::blobs::RESERVE_BYTES;
 use idunno_store::scrub;
 use idunno_worker::model_server::check_url;
@@ -35,6 +34,8 @@ pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
 const LOG_FILTER: &str = "info,openraft::replication=off";
 const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
 const LIMIT_CONNECTIONS_MAX: usize = 4_096;
+/// The limit on open files that a daemon asks the system for: enough for the connections that it accepts and opens.
+pub const FILES_MAX: u64 = 16_384;
 const FILES_OF_STORE: usize = 512;
 /// Accepted connections have three limits of their own, and those that this process opens come on top.
 const _: () = assert!(

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use idunno_core::metadata::State;
+use idunno_core::metadata::{JobRecord, State};
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{ITEMS_PER_REQUEST_MAX, JobState, JobView};
 use idunno_shared::wire::records::KEPT_COLUMNS_MAX;
 
 use super::scheduling::SchedulerView;
-use super::views::job;
 
 /// Most bytes of jobs in one answer, or in a view of the cluster: a quarter of a frame.
 pub(super) const JOBS_BYTES_MAX: usize = 4 << 20;
@@ -36,6 +35,13 @@ pub(super) fn page(
         page.push(view);
     }
     (page, false)
+}
+
+/// The view of one job.
+pub(super) fn job(job: &JobRecord, scheduler: &SchedulerView, now_ms: u64) -> JobView {
+    let leased = scheduler.leased.get(&job.id).copied().unwrap_or(0);
+    let batch_now = scheduler.batches.get(&job.id).copied().unwrap_or(0);
+    JobView { batch_now, ..job.view(leased, now_ms) }
 }
 
 /// The jobs in a view of the cluster, in the order of their numbers: those with workers, then the newest.

@@ -145,14 +145,14 @@ impl LeaderTerm {
             segment: placed(&state, &view, segment.blob),
             ranges: segment.ranges.clone(),
         });
-        let job = views::job(state.job_or_refusal(job)?, &scheduler, self.time.now_ms());
+        let job = job_pages::job(state.job_or_refusal(job)?, &scheduler, self.time.now_ms());
         Ok(ControlReply::Results { segments: segments.collect(), more, job })
     }
 
     async fn job_views(&self, job: Option<JobId>) -> Result<Vec<JobView>, Refusal> {
         let (state, scheduler) = (self.barrier().await?, self.scheduler.view().await?);
         if let Some(job) = job {
-            return Ok(vec![views::job(state.job_or_refusal(job)?, &scheduler, self.time.now_ms())]);
+            return Ok(vec![job_pages::job(state.job_or_refusal(job)?, &scheduler, self.time.now_ms())]);
         }
         match job_pages::page(&state, &scheduler, self.time.now_ms(), None, u32::MAX) {
             (jobs, false) => Ok(jobs),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use idunno_core::metadata::{JobRecord, State};
+use idunno_core::metadata::State;
 use idunno_core::placement::Holdings;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, ControlReply, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole,
+    AssignmentView, ClusterView, ControlReply, LeaseStage, LeaseView, Liveness, LoadView, LogRole,
     MemberDoubts, MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::frame::Reply;
@@ -20,13 +20,6 @@ use super::view_publisher::Built;
 use super::{LeaderTerm, job_pages};
 use crate::membership::{ListedMember, MembershipView};
 use idunno_consensus::Leadership;
-
-/// The view of one job.
-pub fn job(job: &JobRecord, scheduler: &SchedulerView, now_ms: u64) -> JobView {
-    let leased = scheduler.leased.get(&job.id).copied().unwrap_or(0);
-    let batch_now = scheduler.batches.get(&job.id).copied().unwrap_or(0);
-    JobView { batch_now, ..job.view(leased, now_ms) }
-}
 
 /// The jobs of each live worker that has reported.
 pub fn assignments(view: &MembershipView, scheduler: &SchedulerView) -> Vec<AssignmentView> {

@@ -16,14 +16,11 @@ use tokio::time::interval;
 use tracing::{debug, info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 
-use crate::config::Common;
+use crate::config::{Common, FILES_MAX};
 use crate::net::transport::Listener;
 use crate::runtime::data_dir::{DataDir, RUNTIME_FILE, Runtime};
 use crate::runtime::secret_file;
 use crate::runtime::telemetry;
-
-/// The limit on open files that a daemon asks the system for: enough for the connections that it accepts and opens.
-pub const FILES_MAX: u64 = 16_384;
 
 /// How much longer the service manager is to wait, as long as a start goes on.
 const START_EXTENSION: Duration = Duration::from_secs(30);

@@ -73,7 +73,6 @@ pub use records::{Block, RECORD_BYTES_MAX, RecordSpan, Records};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
 pub use views::{STORED_VISITED_MAX, StoredPage};
 
-use crate::uploads::UploadError;
 use files::{CommitTerms, Content};
 
 /// The metadata. A clone is a snapshot.
@@ -171,7 +170,9 @@ impl State {
         }
         self.check_asker(command.by.as_ref().map(|by| &by.name))?;
         if command.upload().is_some_and(|upload| upload < self.upload_watermark) {
-            return Err(Refusal::new(RefusalCode::UploadOver, UploadError::Over.to_string()));
+            let message =
+                "the upload has ended, because the coordinator changed or it was idle: plan it again";
+            return Err(Refusal::new(RefusalCode::UploadOver, message));
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(command.at_ms);
