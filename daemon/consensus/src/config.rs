@@ -1,13 +1,6 @@
-//! openraft's type parameters, the limits of the log, and its timing.
+//! The limits of the log, and its timing.
 
-use std::sync::Arc;
-
-use idunno_shared::wire::refusal::Refusal;
-use openraft::{Config, ConfigError, EmptyNode, SnapshotPolicy};
-use serde::{Deserialize, Serialize};
-
-use crate::store::SnapshotData;
-use idunno_core::metadata::{Applied, Command};
+use openraft::{Config, ConfigError, SnapshotPolicy};
 
 pub const COMMANDS_PER_ENTRY_MAX: usize = 512;
 /// Largest encoded command. Two of them fit into one frame.
@@ -29,32 +22,6 @@ pub(super) const SNAPSHOT_ROW_BYTES: usize = (1 << 20) - 1024;
 pub(super) const SNAPSHOT_ROW_ATTEMPTS_MAX: u32 = 5;
 /// The slowest installation of a received snapshot that its sender waits for.
 pub(super) const INSTALL_BYTES_PER_S_MIN: u64 = 4 << 20;
-
-/// The payload of a log entry: the commands of one durable commit.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct CommandBatch(pub(super) Arc<Vec<Command>>);
-
-/// The outcomes of an entry's commands, in order.
-pub(super) type Outcomes = Vec<Result<Applied, Refusal>>;
-
-openraft::declare_raft_types!(
-    /// Nodes carry no address: the transport resolves their ids through the membership.
-    pub(super) TypeConfig:
-        D = CommandBatch,
-        R = Outcomes,
-        NodeId = u64,
-        Node = EmptyNode,
-        Entry = openraft::Entry<TypeConfig>,
-        SnapshotData = SnapshotData,
-        Responder = openraft::impls::OneshotResponder<TypeConfig>,
-        AsyncRuntime = crate::runtime::ElectionRuntime,
-);
-
-pub(super) type Entry = openraft::Entry<TypeConfig>;
-pub(super) type LogId = openraft::LogId<u64>;
-pub(super) type StorageError = openraft::StorageError<u64>;
-pub(super) type SnapshotMeta = openraft::SnapshotMeta<u64, EmptyNode>;
-pub(super) type Raft = openraft::Raft<TypeConfig>;
 
 /// Timing and snapshot policy of the metadata log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

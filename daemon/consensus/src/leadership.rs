@@ -12,7 +12,9 @@ use openraft::{EmptyNode, RaftMetrics, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::config::{APPEND_ENTRIES_MAX, LogId, Raft};
+use super::config::APPEND_ENTRIES_MAX;
+use super::file::tables::LogId;
+use super::types::Raft;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {

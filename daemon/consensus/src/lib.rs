@@ -15,21 +15,26 @@
 //!
 //! **Does not** resolve addresses (the [`Transport`] does), detect failures, or choose voters.
 //!
-//! `store` is the file, `network` carries Raft's messages, `proposer` batches commands into entries, `voters`
-//! changes the membership of the log, `leadership` publishes who leads, `snapshots` makes and sends snapshots.
+//! `file` is the file on disk, `store` is openraft's access to it, `network` carries Raft's messages to each `peer`,
+//! `proposer` batches commands into entries, `voters` changes the membership of the log, `leadership` publishes who leads,
+//! `snapshots` has snapshots made, sends and receives them.
 
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
+mod codec;
 mod config;
 mod errors;
+mod file;
 mod leadership;
 mod network;
+mod peer;
 mod proposer;
 mod runtime;
 mod snapshots;
 mod store;
 #[cfg(test)]
 mod tests;
+mod types;
 mod voters;
 
 use std::collections::BTreeSet;
@@ -48,19 +53,22 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::codec::encode;
+use self::config::COMMANDS_WAITING_MAX;
 pub use self::config::{COMMAND_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, ConsensusConfig};
-use self::config::{COMMANDS_WAITING_MAX, CommandBatch, Raft};
 pub use self::errors::{
     BarrierError, BootstrapError, InitialStateError, OpenError, ProposeError, RecoverError, VoterChangeError,
 };
 use self::leadership::AnnouncedLeader;
 pub use self::leadership::Leadership;
-use self::network::{RaftPeers, encode};
-pub use self::network::{Transport, TransportError};
+use self::network::RaftPeers;
+pub use self::peer::{Transport, TransportError};
 use self::proposer::Proposal;
 use self::snapshots::IncomingSnapshot;
-use self::store::InstallTracker;
-pub use self::store::{InitialState, SurvivorLog, encode_state};
+use self::store::open::open_apart;
+pub use self::store::recovery::{InitialState, SurvivorLog, encode_state};
+use self::store::snapshots::InstallTracker;
+use self::types::{CommandBatch, Raft};
 
 /// The name of the store's file in the data directory.
 pub const STORE_FILE: &str = "metadata.redb";
@@ -116,7 +124,7 @@ impl Consensus {
     ) -> Result<Self, OpenError> {
         let raft_config = config.raft_config().map_err(|error| OpenError::Config(error.to_string()))?;
         let path = data_dir.join(STORE_FILE);
-        let opened = store::open_apart(path, node).await?;
+        let opened = open_apart(path, node).await?;
         let peers = RaftPeers {
             transport,
             backoff: Duration::from_millis(config.heartbeat_ms),

@@ -8,57 +8,24 @@
 use std::future::Future;
 use std::time::Duration;
 
-use idunno_shared::ids::NodeId;
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
-use openraft::error::{
-    Fatal, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::error::{Fatal, RaftError, ReplicationClosed, StreamingError};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, Snapshot, Vote};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use thiserror::Error;
 use tokio::time::Instant;
 
 use super::Consensus;
-use super::config::TypeConfig;
+use super::codec::{decode, encode};
 use super::errors::PeerRequestError;
+use super::peer::{RaftPeer, RaftPeerError, Transport};
 use super::snapshots::{SnapshotChunk, SnapshotResult};
-
-/// Calls a member by its id.
-pub trait Transport: Clone + Send + Sync + 'static {
-    /// Gives up after `timeout`. The future may be dropped at any time.
-    fn call(
-        &self,
-        target: NodeId,
-        request: ConsensusRequest,
-        timeout: Duration,
-    ) -> impl Future<Output = Result<ConsensusReply, TransportError>> + Send;
-}
-
-/// A call was not answered, but may have been carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("cannot call member {target}: {reason}")]
-pub struct TransportError {
-    pub target: NodeId,
-    pub reason: String,
-}
+use super::types::TypeConfig;
 
 pub(super) type AppendResult = Result<AppendEntriesResponse<u64>, RaftError<u64>>;
 pub(super) type VoteResult = Result<VoteResponse<u64>, RaftError<u64>>;
-
-/// Encodes a payload, or a row of the store, as MessagePack.
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-    rmp_serde::to_vec(value)
-}
-
-/// The reverse of [`encode`].
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {
-    rmp_serde::from_slice(bytes)
-}
 
 /// Creates openraft's client of each peer.
 pub(super) struct RaftPeers<T> {
@@ -79,41 +46,6 @@ impl<T: Transport> RaftNetworkFactory<TypeConfig> for RaftPeers<T> {
             vote_timeout: self.vote_timeout,
         }
     }
-}
-
-pub(super) struct RaftPeer<T> {
-    transport: T,
-    target: u64,
-    pub(super) backoff: Duration,
-    vote_timeout: Duration,
-}
-
-pub(super) type RaftPeerError<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
-
-impl<T: Transport> RaftPeer<T> {
-    /// Calls the peer. Only an answer of its log is final; a peer whose log has stopped counts as unreachable.
-    pub(super) async fn call<R, E>(
-        &self,
-        request: Result<ConsensusRequest, rmp_serde::encode::Error>,
-        timeout: Duration,
-    ) -> Result<R, RaftPeerError<E>>
-    where
-        R: DeserializeOwned,
-        E: std::error::Error + DeserializeOwned,
-    {
-        let request = request.map_err(|error| unreachable(&error))?;
-        let reply = self.transport.call(NodeId(self.target), request, timeout).await;
-        let reply = reply.map_err(|error| unreachable(&error))?;
-        let result: Result<R, RaftError<u64, E>> = decode(&reply.0).map_err(|error| unreachable(&error))?;
-        result.map_err(|error| match error {
-            RaftError::APIError(_) => RPCError::RemoteError(RemoteError::new(self.target, error)),
-            RaftError::Fatal(fatal) => unreachable(&fatal),
-        })
-    }
-}
-
-fn unreachable<E: std::error::Error>(error: &(impl std::error::Error + 'static)) -> RaftPeerError<E> {
-    RPCError::Unreachable(Unreachable::new(error))
 }
 
 impl<T: Transport> RaftNetwork<TypeConfig> for RaftPeer<T> {

@@ -17,10 +17,9 @@ use openraft::raft::ClientWriteResult;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::config::{
-    COMMANDS_PER_ENTRY_MAX, CommandBatch, ENTRIES_IN_FLIGHT_MAX, ENTRY_BYTES_SOFT_MAX, Raft, TypeConfig,
-};
+use super::config::{COMMANDS_PER_ENTRY_MAX, ENTRIES_IN_FLIGHT_MAX, ENTRY_BYTES_SOFT_MAX};
 use super::errors::ProposeError;
+use super::types::{CommandBatch, Raft, TypeConfig};
 
 pub(super) type OutcomeSender = oneshot::Sender<Result<Result<Applied, Refusal>, ProposeError>>;
 

@@ -17,11 +17,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Consensus;
-use super::config::{
-    INSTALL_BYTES_PER_S_MIN, Raft, SNAPSHOT_ROW_ATTEMPTS_MAX, SnapshotMeta, StorageError, TypeConfig,
-};
-use super::network::{RaftPeer, RaftPeerError, Transport, encode};
-use super::store::{LogGrowth, SnapshotData};
+use super::codec::encode;
+use super::config::{INSTALL_BYTES_PER_S_MIN, SNAPSHOT_ROW_ATTEMPTS_MAX};
+use super::file::snapshot_rows::SnapshotData;
+use super::file::tables::SnapshotMeta;
+use super::peer::{RaftPeer, RaftPeerError, Transport};
+use super::store::snapshots::LogGrowth;
+use super::types::{Raft, StorageError, TypeConfig};
 
 /// A part of a snapshot: openraft's `InstallSnapshotRequest`, with its data encoded as MessagePack binary.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -8,8 +8,8 @@ use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
 
 use super::Consensus;
-use super::config::Raft;
 use super::errors::VoterChangeError;
+use super::types::Raft;
 
 type WriteError = RaftError<u64, ClientWriteError<u64, EmptyNode>>;
 

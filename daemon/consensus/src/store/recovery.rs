@@ -15,15 +15,15 @@ use idunno_shared::ids::NodeId;
 use openraft::{CommittedLeaderId, EmptyNode, Membership, StoredMembership, Vote};
 use redb::{Database, ReadableDatabase};
 
-use super::snapshot_rows::encode_state_rows;
+use super::open::{builder, identify};
 use super::state_machine::apply;
-use super::{
-    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, RowReader, SNAPSHOT_CHUNKS,
-    SnapshotHeader, StoreFault, builder, decode_row, decode_state, encode_row, identify, read_meta,
-    read_meta_row,
-};
-use crate::config::{Entry, LogId, SnapshotMeta};
 use crate::errors::{InitialStateError, RecoverError};
+use crate::file::snapshot_rows::{RowReader, decode_state, encode_state_rows};
+use crate::file::tables::{
+    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, LogId, META, SNAPSHOT_CHUNKS,
+    SnapshotHeader, SnapshotMeta, StoreFault, decode_row, encode_row, read_meta, read_meta_row,
+};
+use crate::types::Entry;
 
 /// Terms left unused, because the lost voters may have led terms that no survivor knows of. It keeps the terms that people
 /// and programs see monotonic; safety does not depend on it, because the ids are new.

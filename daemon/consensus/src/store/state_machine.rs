@@ -6,10 +6,12 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EmptyNode, EntryPayload, Snapshot, StoredMembership};
 use tokio::sync::watch;
 
-use super::LogStoreInner;
-use super::snapshot::{SnapshotBuilder, StoredSnapshot};
-use super::snapshot_rows::SnapshotData;
-use crate::config::{CommandBatch, Entry, LogId, Outcomes, SnapshotMeta, StorageError, TypeConfig};
+use super::shared::LogStoreInner;
+use super::snapshot_builder::SnapshotBuilder;
+use super::snapshots::StoredSnapshot;
+use crate::file::snapshot_rows::SnapshotData;
+use crate::file::tables::{LogId, SnapshotMeta};
+use crate::types::{CommandBatch, Entry, Outcomes, StorageError, TypeConfig};
 use idunno_core::metadata::{Action, Command, State};
 use tracing::debug;
 
@@ -100,7 +102,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, StorageError> {
-        Ok(Box::new(self.shared.snapshots.begin(&self.shared)))
+        Ok(Box::new(self.shared.begin_snapshot()))
     }
 
     async fn install_snapshot(

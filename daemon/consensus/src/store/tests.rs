@@ -1,19 +1,32 @@
 //! What the store reported durable stays: openraft's own suite, restarts, and a killed process.
 
 use std::collections::BTreeSet;
-use std::io::BufRead;
+use std::io::{self, BufRead};
+use std::path::Path;
 use std::process::{Command as Process, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::ids::NodeId;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite};
 use openraft::{CommittedLeaderId, EntryPayload, Membership, RaftLogReader, RaftSnapshotBuilder, Vote};
-use redb::ReadableTableMetadata;
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tempfile::TempDir;
 
-use super::*;
-use crate::config::{CommandBatch, SnapshotMeta, StorageError, TypeConfig};
+use super::log::LogStore;
+use super::log_index;
+use super::open::{OpenStore, open, open_apart};
+use super::shared::LogStoreInner;
+use super::state_machine::StateMachine;
+use crate::errors::OpenError;
+use crate::file::snapshot_rows::SnapshotData;
+use crate::file::tables::{
+    LogId, SNAPSHOT_CHUNKS, SnapshotHeader, SnapshotMeta, StoreFault, encode_row, locked,
+};
+use crate::file::writer;
 use crate::tests::put;
+use crate::types::{CommandBatch, Entry, StorageError, TypeConfig};
 
 const NODE: NodeId = NodeId(7);
 
@@ -40,7 +53,7 @@ pub(super) async fn copied_into(
     if snapshot.is_in(&shared.database) {
         return Ok(snapshot);
     }
-    let mut copy = shared.snapshots.begin(shared);
+    let mut copy = shared.begin_snapshot();
     for number in 0..snapshot.rows() {
         copy.push(snapshot.row(number).await?).await?;
     }
@@ -129,11 +142,11 @@ async fn only_the_newest_entries_are_cached() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(&dir.path().join("metadata.redb"), NODE).unwrap();
     let row = encode_row(&entry(1, 0, 500)).unwrap().len();
-    let count = (log::CACHE_BYTES_MAX / row + 50) as u64;
+    let count = (log_index::CACHE_BYTES_MAX / row + 50) as u64;
     for index in 0..count {
         store.log.blocking_append([entry(1, index, 500)]).await.unwrap();
     }
-    assert!(locked(&store.log.shared().index).cached() * row <= log::CACHE_BYTES_MAX);
+    assert!(locked(&store.log.shared().index).cached() * row <= log_index::CACHE_BYTES_MAX);
     assert_eq!(store.log.try_get_log_entries(..).await.unwrap().len() as u64, count);
 }
 
@@ -253,7 +266,7 @@ async fn a_snapshot_that_was_completed_for_nobody_is_kept() {
     let mut store = filled(&path, 2).await;
     // Its builder is dropped between the request and its completion, as at the end of a runtime.
     let data = {
-        let mut data = store.log.shared().snapshots.begin(store.log.shared());
+        let mut data = store.log.shared().begin_snapshot();
         data.push_state((**store.state.borrow()).clone()).await.unwrap();
         data
     };

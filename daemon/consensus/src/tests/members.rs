@@ -1,8 +1,8 @@
 //! Changes of learners and voters.
 
 use super::*;
-use crate::config::SnapshotMeta;
-use crate::network::decode;
+use crate::codec::decode;
+use crate::file::tables::SnapshotMeta;
 use crate::snapshots::{SnapshotChunk, SnapshotResult};
 
 fn nodes<const N: usize>(ids: [u64; N]) -> BTreeSet<NodeId> {

@@ -13,10 +13,11 @@ use openraft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::config::{Entry, TypeConfig};
-use super::super::network::{AppendResult, VoteResult, decode};
 use super::super::snapshots::{SnapshotChunk, SnapshotResult};
 use super::*;
+use crate::codec::decode;
+use crate::network::{AppendResult, VoteResult};
+use crate::types::{Entry, TypeConfig};
 
 fn assert_round_trip<T: Debug + Serialize + DeserializeOwned>(value: &T) {
     let back: T = decode(&encode(value).unwrap()).unwrap();

@@ -112,7 +112,7 @@ fn an_invalid_store_is_refused() {
     let path = dir.path().join(STORE_FILE);
     assert!(matches!(SurvivorLog::read(&path), Err(RecoverError::Unreadable { .. })));
     assert!(!path.exists(), "reading creates no file");
-    drop(store::open(&path, NodeId(1)).unwrap());
+    drop(store::open::open(&path, NodeId(1)).unwrap());
     let error = loop {
         // The writer thread closes the file asynchronously.
         match SurvivorLog::read(&path).unwrap_err() {

@@ -7,8 +7,8 @@ use idunno_core::metadata::{self, State};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::mpsc;
 
+use super::tables::{SNAPSHOT_CHUNKS, StoreFault, blocking};
 use super::writer::{Write, Writer};
-use super::{SNAPSHOT_CHUNKS, StoreFault, blocking};
 use crate::config::SNAPSHOT_ROW_BYTES;
 
 type Rows = redb::Range<'static, (u64, u32), &'static [u8]>;
@@ -39,17 +39,17 @@ impl Drop for Generation {
 
 impl SnapshotData {
     /// A snapshot without rows, to be filled.
-    pub(super) fn new(number: u64, database: &Arc<Database>, writer: &Writer) -> Self {
+    pub(crate) fn new(number: u64, database: &Arc<Database>, writer: &Writer) -> Self {
         let (database, writer) = (Arc::clone(database), writer.clone());
         Self { generation: Arc::new(Generation { number, database, writer }), rows: 0, bytes: 0 }
     }
 
     /// The rows of a generation that were read from the file.
-    pub(super) fn of_rows(self, RowReader { count, bytes, .. }: &RowReader) -> Self {
+    pub(crate) fn of_rows(self, RowReader { count, bytes, .. }: &RowReader) -> Self {
         Self { rows: *count, bytes: *bytes, ..self }
     }
 
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.number
     }
 
@@ -68,7 +68,7 @@ impl SnapshotData {
     }
 
     /// Encodes the metadata and appends them, a row at a time.
-    pub(super) async fn push_state(&mut self, state: State) -> Result<(), StoreFault> {
+    pub(crate) async fn push_state(&mut self, state: State) -> Result<(), StoreFault> {
         let (sender, mut rows) = mpsc::channel(1);
         let encoding = tokio::task::spawn_blocking(move || {
             let closed = |_| StoreFault::new("write the metadata snapshot", &"its writer has ended");
@@ -95,7 +95,7 @@ impl SnapshotData {
     }
 
     /// Decodes the metadata.
-    pub(super) async fn state(&self) -> Result<State, StoreFault> {
+    pub(crate) async fn state(&self) -> Result<State, StoreFault> {
         let generation = Arc::clone(&self.generation);
         blocking(move || decode_state(&mut RowReader::open(&generation.database, generation.number)?)).await
     }
@@ -106,12 +106,12 @@ impl SnapshotData {
     }
 
     #[cfg(test)]
-    pub(super) fn is_in(&self, database: &Arc<Database>) -> bool {
+    pub(crate) fn is_in(&self, database: &Arc<Database>) -> bool {
         Arc::ptr_eq(&self.generation.database, database)
     }
 
     #[cfg(test)]
-    pub(super) fn rows(&self) -> u32 {
+    pub(crate) fn rows(&self) -> u32 {
         self.rows
     }
 }
@@ -121,13 +121,13 @@ fn read_fault(reason: &dyn std::fmt::Display) -> StoreFault {
 }
 
 /// Decodes the metadata that a snapshot's rows hold. Blocks.
-pub(super) fn decode_state(rows: &mut RowReader) -> Result<State, StoreFault> {
+pub(crate) fn decode_state(rows: &mut RowReader) -> Result<State, StoreFault> {
     let snapshot: metadata::Snapshot = rmp_serde::from_read(rows).map_err(|error| read_fault(&error))?;
     Ok(State::from(snapshot))
 }
 
 /// Encodes the metadata, and passes them on in rows. Blocks.
-pub(super) fn encode_state_rows(
+pub(crate) fn encode_state_rows(
     state: State,
     put: impl FnMut(Vec<u8>) -> Result<(), StoreFault>,
 ) -> Result<(), StoreFault> {
@@ -138,7 +138,7 @@ pub(super) fn encode_state_rows(
 }
 
 /// Reads rows as one stream.
-pub(super) struct RowReader {
+pub(crate) struct RowReader {
     rows: Rows,
     row: Cursor<Vec<u8>>,
     count: u32,
@@ -146,7 +146,7 @@ pub(super) struct RowReader {
 }
 
 impl RowReader {
-    pub(super) fn open(database: &Database, generation: u64) -> Result<Self, StoreFault> {
+    pub(crate) fn open(database: &Database, generation: u64) -> Result<Self, StoreFault> {
         let rows = || -> Result<_, redb::Error> {
             let chunks = database.begin_read()?.open_table(SNAPSHOT_CHUNKS)?;
             Ok(chunks.range((generation, 0)..=(generation, u32::MAX))?)

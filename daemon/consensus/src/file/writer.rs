@@ -14,16 +14,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use openraft::storage::LogFlushed;
 use redb::{Database, Durability, ReadableTable};
 use tokio::sync::oneshot;
 
-use super::log::LogIndex;
-use super::{
-    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, MetaTable, SNAPSHOT_CHUNKS, SnapshotHeader,
-    StoreFault, encode_row, locked,
+use super::tables::{
+    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, LogId, META, MetaTable, SNAPSHOT_CHUNKS,
+    SnapshotHeader, StoreFault, encode_row, locked,
 };
-use crate::config::{LogId, TypeConfig};
 use idunno_shared::crash_points;
 
 const QUEUE_MAX: usize = 64;
@@ -31,7 +28,7 @@ const GROUP_MAX: usize = 32;
 const COMMITTED_DELAY: Duration = Duration::from_millis(50);
 
 /// A change of the file, with encoded values.
-pub(super) enum Write {
+pub(crate) enum Write {
     Vote(Vec<u8>),
     Append(Vec<(u64, Vec<u8>)>),
     /// Deletes the entries from this index on.
@@ -59,7 +56,7 @@ pub(super) enum Write {
 /// Who is notified when a write is durable.
 enum Completion {
     Caller(oneshot::Sender<Result<(), StoreFault>>),
-    Log { callback: LogFlushed<TypeConfig>, last: u64 },
+    Log(Box<dyn FnOnce(Result<(), StoreFault>) + Send>),
     Nobody,
 }
 
@@ -76,17 +73,16 @@ struct CommittedMarker {
 
 /// A handle of the writer thread, which ends when all handles are dropped.
 #[derive(Clone)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     committed: Arc<Mutex<CommittedMarker>>,
     queue: SyncSender<WriteRequest>,
 }
 
 impl Writer {
     /// Starts the thread. It fires `closed` once it has released the file.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         path: &Path,
         database: Arc<Database>,
-        index: Arc<Mutex<LogIndex>>,
         committed: Option<LogId>,
         closed: oneshot::Sender<()>,
     ) -> std::io::Result<Self> {
@@ -96,7 +92,6 @@ impl Writer {
         let _ = path;
         let mut thread = WriterThread {
             database,
-            index,
             requests,
             committed: Arc::clone(&committed),
             failed: None,
@@ -113,7 +108,7 @@ impl Writer {
     }
 
     /// Writes, and returns when it is durable.
-    pub(super) async fn write(&self, write: Write) -> Result<(), StoreFault> {
+    pub(crate) async fn write(&self, write: Write) -> Result<(), StoreFault> {
         let (sender, receiver) = oneshot::channel();
         self.send(WriteRequest { write, done: Completion::Caller(sender) })?;
         receiver
@@ -121,31 +116,30 @@ impl Writer {
             .unwrap_or_else(|_closed| Err(StoreFault::new("write the metadata", &"the writer has ended")))
     }
 
-    /// Appends entries; `callback` fires when they are durable.
-    pub(super) fn append(
+    /// Appends entries. The writer calls `done` when they are durable, or failed: it must not block.
+    pub(crate) fn append(
         &self,
         rows: Vec<(u64, Vec<u8>)>,
-        last: u64,
-        callback: LogFlushed<TypeConfig>,
+        done: impl FnOnce(Result<(), StoreFault>) + Send + 'static,
     ) -> Result<(), StoreFault> {
-        self.send(WriteRequest { write: Write::Append(rows), done: Completion::Log { callback, last } })
+        self.send(WriteRequest { write: Write::Append(rows), done: Completion::Log(Box::new(done)) })
     }
 
     /// Records how far the log is committed; written with the next write or shortly after.
-    pub(super) fn record_committed(&self, committed: Option<LogId>) {
+    pub(crate) fn record_committed(&self, committed: Option<LogId>) {
         *locked(&self.committed) = CommittedMarker { id: committed, dirty: true };
         // With a full queue the writer is busy, and will see the marker with the next write.
         self.queue.try_send(WriteRequest { write: Write::Committed, done: Completion::Nobody }).ok();
     }
 
     /// Deletes a snapshot's rows some time. With a full queue they stay until the store is opened again.
-    pub(super) fn drop_snapshot(&self, generation: u64) {
+    pub(crate) fn drop_snapshot(&self, generation: u64) {
         let request = WriteRequest { write: Write::DropSnapshot(generation), done: Completion::Nobody };
         self.queue.try_send(request).ok();
     }
 
     /// How far the log is committed: as last recorded, or as read from the file.
-    pub(super) fn committed_id(&self) -> Option<LogId> {
+    pub(crate) fn committed_id(&self) -> Option<LogId> {
         locked(&self.committed).id
     }
 
@@ -162,7 +156,6 @@ impl Writer {
 
 struct WriterThread {
     database: Arc<Database>,
-    index: Arc<Mutex<LogIndex>>,
     requests: Receiver<WriteRequest>,
     committed: Arc<Mutex<CommittedMarker>>,
     failed: Option<StoreFault>,
@@ -221,10 +214,7 @@ impl WriterThread {
             match done {
                 // The caller may have been dropped.
                 Completion::Caller(sender) => drop(sender.send(result.clone())),
-                Completion::Log { callback, last } => {
-                    locked(&self.index).mark_durable(last);
-                    callback.log_io_completed(result.clone().map_err(std::io::Error::other));
-                }
+                Completion::Log(done) => done(result.clone()),
                 Completion::Nobody => {}
             }
         }

@@ -3,33 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex};
 
-use openraft::{RaftSnapshotBuilder, Snapshot, StoredMembership};
 use redb::Database;
 use tokio::sync::{Mutex, watch};
 
-use super::snapshot_rows::SnapshotData;
-use super::writer::{Write, Writer};
-use super::{KEY_SNAPSHOT, LogStoreInner, StoreFault, decode_row, encode_row, locked, read_meta};
-use crate::config::{LogId, SnapshotMeta, StorageError, TypeConfig};
-use idunno_core::metadata::State;
-
-/// The row that makes a snapshot the durable one.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub(super) struct SnapshotHeader {
-    pub(super) generation: u64,
-    pub(super) meta: SnapshotMeta,
-}
-
-impl SnapshotHeader {
-    pub(super) fn read(database: &Database) -> Result<Option<Self>, StoreFault> {
-        read_meta(database, KEY_SNAPSHOT)
-    }
-
-    /// The generation that an encoded header names.
-    pub(super) fn generation_of(row: &[u8]) -> Option<u64> {
-        decode_row::<Self>(row).ok().map(|header| header.generation)
-    }
-}
+use crate::file::snapshot_rows::SnapshotData;
+use crate::file::tables::{LogId, SnapshotHeader, SnapshotMeta, StoreFault, encode_row, locked};
+use crate::file::writer::{Write, Writer};
 
 /// A durable snapshot.
 #[derive(Clone)]
@@ -135,9 +114,9 @@ impl Snapshots {
     }
 
     /// A new snapshot without rows.
-    pub(super) fn begin(&self, shared: &LogStoreInner) -> SnapshotData {
+    pub(super) fn begin(&self, database: &Arc<Database>, writer: &Writer) -> SnapshotData {
         let number = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        SnapshotData::new(number, &shared.database, &shared.writer)
+        SnapshotData::new(number, database, writer)
     }
 
     /// The newest durable snapshot.
@@ -195,35 +174,5 @@ impl Snapshots {
     /// Records that a snapshot could not be stored, or that a received one was unusable.
     pub(super) fn fail(&self) {
         self.progress.send_modify(|progress| progress.failed = true);
-    }
-}
-
-/// Builds a snapshot of the state as of its creation.
-pub(crate) struct SnapshotBuilder {
-    pub(super) shared: Arc<LogStoreInner>,
-    pub(super) state: State,
-    pub(super) applied: Option<LogId>,
-    pub(super) membership: StoredMembership<u64, openraft::EmptyNode>,
-    pub(super) appended: u64,
-}
-
-impl SnapshotBuilder {
-    async fn build(&self) -> Result<StoredSnapshot, StoreFault> {
-        let LogStoreInner { snapshots, writer, .. } = &*self.shared;
-        let mut data = snapshots.begin(&self.shared);
-        data.push_state(self.state.clone()).await?;
-        let snapshot_id = self.applied.map_or_else(|| "empty".to_owned(), |id| id.to_string());
-        let meta =
-            SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone(), snapshot_id };
-        let built = StoredSnapshot { meta, data };
-        snapshots.complete(writer, built.clone(), self.appended).await?;
-        Ok(built)
-    }
-}
-
-impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let built = self.build().await.inspect_err(|_| self.shared.snapshots.fail())?;
-        Ok(Snapshot { meta: built.meta, snapshot: Box::new(built.data) })
     }
 }
