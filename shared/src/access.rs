@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::folders;
 use crate::ids::Digest;
 use crate::names::{FileName, NameError};
 use crate::wire::bounded;
@@ -165,6 +166,9 @@ pub enum PrefixError {
     /// It is no valid name of a folder.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The cluster keeps files of its own there.
+    #[error("the cluster keeps files of its own in '{0}': take another folder as the prefix")]
+    OfCluster(&'static str),
     /// It exceeds its limit.
     #[error("the prefix has {0} bytes, {PREFIX_BYTES_MAX} are allowed: shorten it")]
     TooLong(usize),
@@ -198,6 +202,9 @@ impl TryFrom<String> for Prefix {
 
     fn try_from(text: String) -> Result<Self, PrefixError> {
         let folder: FileName = text.strip_suffix('/').unwrap_or(&text).parse()?;
+        if let Some(folder) = folders::of_cluster(&folder) {
+            return Err(PrefixError::OfCluster(folder));
+        }
         let text = format!("{folder}/");
         if text.len() > PREFIX_BYTES_MAX { Err(PrefixError::TooLong(text.len())) } else { Ok(Self(text)) }
     }
@@ -293,6 +300,18 @@ mod tests {
         }
         assert!("x".repeat(PREFIX_BYTES_MAX - 1).parse::<Prefix>().is_ok());
         assert!("x".repeat(PREFIX_BYTES_MAX).parse::<Prefix>().is_err(), "a slash is added");
+    }
+
+    #[test]
+    fn no_prefix_is_where_the_cluster_keeps_files_of_its_own() {
+        for wrong in ["models", "models/", "models/mnist-mlp", "training", "results", ".s3", ".s3/uploads/b"]
+        {
+            let error = wrong.parse::<Prefix>().unwrap_err();
+            assert!(matches!(error, PrefixError::OfCluster(_)), "{wrong}: {error}");
+        }
+        for folder in ["models-2", "my/models", "result", ".s3x"] {
+            assert!(folder.parse::<Prefix>().is_ok(), "{folder}");
+        }
     }
 
     #[test]

@@ -45,6 +45,19 @@ impl OpId {
     }
 }
 
+impl OpId {
+    /// The id as that of this asker: whoever learns the id of another's change, and repeats it, makes a change of its own and
+    /// is not told what the other's did. The half that is shown stays.
+    #[must_use]
+    pub fn asked_by(self, name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("idunno 2026 the operation id of one asker");
+        hasher.update(&self.0.to_be_bytes()).update(&self.1.to_be_bytes()).update(name.as_bytes());
+        let mut half = [0; 8];
+        hasher.finalize_xof().fill(&mut half);
+        Self(self.0, u64::from_be_bytes(half))
+    }
+}
+
 /// The first half of the id, which is enough to find it in logs.
 impl fmt::Display for OpId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

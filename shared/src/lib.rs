@@ -10,6 +10,7 @@ pub mod backup;
 pub mod client;
 #[cfg(all(feature = "client", unix))]
 pub mod crash_points;
+pub mod folders;
 pub mod ids;
 #[cfg(feature = "client")]
 pub mod injected_faults;

@@ -102,7 +102,15 @@ async fn a_submitter_steers_its_own_jobs_and_no_others() {
         let op = OpId::random();
         let request = |change| ControlRequest::Change { op, change };
         ben.control(request(Change::SetBatchSize { job: bens, batch_size: 5.into() })).await.unwrap();
-        anna.control(request(Change::DeleteJob { job: bens })).await.unwrap();
+        for change in
+            [Change::SetBatchSize { job: bens, batch_size: 5.into() }, Change::DeleteJob { job: bens }]
+        {
+            let answer = anna.control(request(change)).await;
+            assert!(
+                matches!(&answer, Err(ClusterError::Refused(refusal)) if refusal.code == RefusalCode::Forbidden),
+                "she is told what ben's operation did: {answer:?}"
+            );
+        }
     }
     // A job that does not exist yet will be somebody's.
     let next = JobId(operators.0 + 1);

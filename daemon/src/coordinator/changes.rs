@@ -75,6 +75,7 @@ impl LeaderTerm {
                 | Change::DeleteFiles { .. }
                 | Change::CopyFiles { .. }
         );
+        let op = asker.grant.map_or(op, |grant| op.asked_by(grant.name.as_str()));
         // A change that was made already is only answered again, even if its upload or its job has ended since.
         let made = self.state().outcome(op).cloned();
         let applied = match made {

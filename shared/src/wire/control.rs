@@ -36,10 +36,6 @@ pub const EXTENTS_PER_FILE_MAX: usize = 65_536;
 pub const VERSIONS_KEPT: usize = 5;
 /// For how long an equal version is not committed again by [`Change::CommitFile`], in milliseconds.
 pub const SAME_COMMIT_MS: u64 = 60_000;
-/// The folder of the store in which gateways keep buckets without files, and parts of uploads. Lists leave it out.
-pub const S3_FOLDER: &str = ".s3/";
-/// The part of [`S3_FOLDER`] for uploads: whoever may change a file may change what follows its name here.
-pub const S3_UPLOADS: &str = ".s3/uploads/";
 /// Most batches in the reply to [`ControlRequest::Leases`], so that it fits into a frame.
 pub const LEASES_SHOWN_MAX: usize = 65_536;
 /// The data set that `populate-test-data` fills, and the default of `add-job`.
@@ -52,8 +48,6 @@ pub const BATCH_SIZE_DEFAULT: u32 = 32;
 pub const PARAMETERS_MAX: usize = 32;
 /// Longest value of a job's parameter, in bytes.
 pub const PARAMETER_BYTES_MAX: usize = 4096;
-/// The folder of the store that holds the results of finished jobs.
-pub const RESULTS_FOLDER: &str = "results";
 
 /// A request of a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::{PutError, PutItem};
+use idunno_shared::folders;
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::package::Manifest;
@@ -213,7 +214,7 @@ async fn show(session: &Session, name: &ModelName) -> Result<Answer, Failure> {
 
 /// The manifest of a model's newest version; `None` if its file was replaced or deleted by hand.
 async fn manifest(session: &Session, view: &ModelView) -> Result<Option<Manifest>, Failure> {
-    let Ok(name) = format!("models/{}", view.model).parse() else { return Ok(None) };
+    let Ok(name) = format!("{}/{}", folders::MODELS, view.model).parse() else { return Ok(None) };
     let request = ControlRequest::Locate { names: vec![name], version: None };
     let ControlReply::Located(mut located) = session.cluster().control(request).await? else {
         return Err(Failure::unexpected());

@@ -13,9 +13,10 @@
 //! connections are refused, and the log refuses its changes ([`State::apply`](crate::metadata::State::apply)).
 
 use idunno_shared::access::{Grant, Role, SubjectName, join};
+use idunno_shared::folders::S3_UPLOADS;
 use idunno_shared::ids::{JobId, UploadId};
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{Change, ControlRequest, FileCopy, JobOptions, NewFile, S3_UPLOADS};
+use idunno_shared::wire::control::{Change, ControlRequest, FileCopy, JobOptions, NewFile};
 use idunno_shared::wire::frame::Request;
 use idunno_shared::wire::membership::IntroductionRequest;
 use thiserror::Error;

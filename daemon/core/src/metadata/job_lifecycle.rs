@@ -3,9 +3,10 @@
 //! A dead query can be retried while its inputs are held. Once they are released it is dropped: it only remains as a
 //! failure in the results.
 
+use idunno_shared::folders;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{Changed, ITEMS_PER_REQUEST_MAX, JobState, RESULTS_FOLDER};
+use idunno_shared::wire::control::{Changed, ITEMS_PER_REQUEST_MAX, JobState};
 use idunno_shared::wire::refusal::Refusal;
 
 use super::files::Content;
@@ -14,7 +15,7 @@ use crate::ranges::RangeSet;
 
 /// The file that a finished job's results become a version of.
 pub fn results_file(id: JobId) -> Result<FileName, Refusal> {
-    format!("{RESULTS_FOLDER}/{id}.jsonl")
+    format!("{}/{id}.jsonl", folders::RESULTS)
         .parse()
         .map_err(|error| Refusal::internal(format!("{id}: {error}")))
 }

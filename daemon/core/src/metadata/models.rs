@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use idunno_shared::folders;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
@@ -60,12 +61,12 @@ pub struct ModelRecord {
 
 /// The file that a model's artefact becomes a version of.
 fn artefact_file(model: &ModelName) -> Result<FileName, Refusal> {
-    model_file(model, &format!("models/{model}"))
+    model_file(model, &format!("{}/{model}", folders::MODELS))
 }
 
 /// The file that a training report becomes a version of.
 fn report_file_of(model: &ModelName) -> Result<FileName, Refusal> {
-    model_file(model, &format!("training/{model}.json"))
+    model_file(model, &format!("{}/{model}.json", folders::TRAINING))
 }
 
 fn model_file(model: &ModelName, name: &str) -> Result<FileName, Refusal> {

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 
+use idunno_shared::folders;
 use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
-    DeadLetter, ETAG, FileSummary, ITEMS_PER_REQUEST_MAX, JobDetails, JobState, JobView, ModelView, S3_FOLDER,
+    DeadLetter, ETAG, FileSummary, ITEMS_PER_REQUEST_MAX, JobDetails, JobState, JobView, ModelView,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -103,7 +104,7 @@ impl State {
     /// its own prefix only.
     pub fn list(&self, prefix: &str, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
         let is_listed =
-            |name: &FileName| prefix.starts_with(S3_FOLDER) || !name.as_str().starts_with(S3_FOLDER);
+            |name: &FileName| prefix.starts_with(folders::S3) || !name.as_str().starts_with(folders::S3);
         let files = self.files(prefix, after).filter(|(name, _)| is_listed(name));
         let summaries = files.filter_map(|(name, file)| self.summary(name, file));
         page(summaries, limit)

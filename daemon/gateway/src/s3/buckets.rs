@@ -1,6 +1,7 @@
 //! Buckets, and what is in them.
 
-use idunno_shared::wire::control::{Attributes, FileVersion, S3_UPLOADS};
+use idunno_shared::folders::S3_UPLOADS;
+use idunno_shared::wire::control::{Attributes, FileVersion};
 use percent::url_encoded;
 use s3s::dto::{
     Bucket, CommonPrefix, CreateBucketOutput, EncodingType, GetBucketAclOutput, Grant, Grantee,

@@ -1,6 +1,7 @@
 //! Lists the parts of an upload, and the uploads of a bucket.
 
-use idunno_shared::wire::control::{FileSummary, S3_UPLOADS};
+use idunno_shared::folders::S3_UPLOADS;
+use idunno_shared::wire::control::FileSummary;
 use s3s::S3Result;
 use s3s::dto::{
     ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload,

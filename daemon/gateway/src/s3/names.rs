@@ -1,11 +1,12 @@
 //! Names of S3 and of the store: a bucket is the first part of a file's name, a key is the rest.
 //!
-//! Under [`S3_FOLDER`] lie the buckets that have no file yet, and uploads: their record, which is an empty file with the attributes that
+//! Under [`folders::S3`] lie the buckets that have no file yet, and uploads: their record, which is an empty file with the attributes that
 //! the object will have, and their parts.
 
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, NameError};
-use idunno_shared::wire::control::{Attributes, ETAG, S3_FOLDER, S3_UPLOADS};
+use idunno_shared::folders::{self, S3_UPLOADS};
+use idunno_shared::wire::control::{Attributes, ETAG};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
 use crate::errors::error;
@@ -39,7 +40,7 @@ pub fn bucket_record(bucket: &str) -> S3Result<FileName> {
 
 /// What the names of all records of buckets start with.
 pub fn bucket_records() -> String {
-    format!("{S3_FOLDER}buckets/")
+    format!("{}buckets/", folders::S3)
 }
 
 /// The greatest name that starts with `prefix`; `None` if no name is longer.

@@ -50,10 +50,13 @@ impl ClusterError {
         }
     }
 
-    /// The same, with the operation's id where members may have noted it.
+    /// The same, with the operation's id where its outcome may be in the members' logs. A refusal that changed nothing says all
+    /// there is.
     pub(super) fn of_operation(mut self, op: OpId) -> Self {
         let text = match &mut self {
-            Self::Refused(refusal) if refusal.code != RefusalCode::Forbidden => &mut refusal.message,
+            Self::Refused(refusal) if refusal.code.is_repeated() || refusal.code == RefusalCode::Internal => {
+                &mut refusal.message
+            }
             Self::Unreachable { last, .. } => last,
             _ => return self,
         };
@@ -65,6 +68,23 @@ impl ClusterError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_operation_is_named_where_its_outcome_may_be_in_a_log() {
+        let op = OpId(0x1234, 0);
+        let text = |code| ClusterError::from(Refusal::new(code, "no")).of_operation(op).to_string();
+        for code in [RefusalCode::Unknown, RefusalCode::Internal] {
+            assert_eq!(
+                text(code),
+                "no (operation 0000000000001234; see 'idunno logs --grep 0000000000001234')"
+            );
+        }
+        for code in
+            [RefusalCode::Conflict, RefusalCode::Invalid, RefusalCode::NotFound, RefusalCode::Forbidden]
+        {
+            assert_eq!(text(code), "no");
+        }
+    }
 
     #[test]
     fn a_wait_of_a_second_or_more_is_reported() {

@@ -279,7 +279,7 @@ impl Cluster {
                     if self.extends {
                         until = Instant::now() + self.deadline;
                     }
-                    reasons.refused = Some(refusal.message);
+                    reasons.coordinator = Some(refusal.message);
                     sleep(BACK_OFF_MAX).await;
                 }
                 Ok(Ok((address, reply))) => {

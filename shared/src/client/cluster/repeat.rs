@@ -28,6 +28,8 @@ const JOBS_BACK_OFF_MAX: Duration = Duration::from_millis(50);
 /// The outcome of asking one member.
 enum Attempt {
     Answered(Reply),
+    /// The coordinator has the request repeated, for this reason.
+    Busy(String),
     /// The member does not coordinate, or cannot now: the member to ask instead, if it knows one, and its reason.
     Moved(Option<SocketAddr>, String),
     Failed(Unanswered),
@@ -67,6 +69,7 @@ impl Cluster {
         loop {
             let mut asked = BTreeSet::new();
             let mut untrusted = 0;
+            let mut busy = None;
             let mut next: Vec<SocketAddr> = self.candidates();
             next.reverse();
             while let Some(address) = next.pop() {
@@ -75,6 +78,7 @@ impl Cluster {
                 }
                 match self.attempt(address, request.clone()).await {
                     Attempt::Answered(reply) => return Ok((address, reply)),
+                    Attempt::Busy(reason) => busy = Some(reason),
                     Attempt::Moved(hint, reason) => {
                         if hint.is_none() || reasons.refused.is_none() {
                             reasons.refused = Some(reason);
@@ -91,6 +95,7 @@ impl Cluster {
             if untrusted > 0 && untrusted == asked.len() {
                 return Err(std::mem::take(reasons).last());
             }
+            reasons.coordinator = busy;
             self.routes().coordinator = None;
             sleep(back_off).await;
             back_off = (back_off * 2).min(back_off_max);
@@ -120,7 +125,7 @@ impl Cluster {
             }
             // Repeating the same request shows the outcome.
             Ok(Reply::Refused(Refusal { code: RefusalCode::Unknown | RefusalCode::Busy, message })) => {
-                Attempt::Failed(message.into())
+                Attempt::Busy(message)
             }
             Ok(reply) => Attempt::Answered(reply),
             Err(unanswered) => Attempt::Failed(unanswered),

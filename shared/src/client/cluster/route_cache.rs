@@ -42,16 +42,22 @@ impl RouteCache {
     }
 }
 
-/// Why a request is not answered yet, for the error at the deadline. A member's reason for having no coordinator is more
-/// useful than the failure to reach others.
+/// Why a request is not answered yet, for the error at the deadline, the most useful reason first.
 #[derive(Default)]
 pub(super) struct FailureReasons {
+    /// The coordinator's, for having the request repeated.
+    pub(super) coordinator: Option<String>,
+    /// A member's, for not coordinating.
     pub(super) refused: Option<String>,
+    /// The failure to reach a member.
     pub(super) failed: Option<String>,
 }
 
 impl FailureReasons {
     pub(super) fn last(self) -> String {
-        self.refused.or(self.failed).unwrap_or_else(|| String::from("no address is known"))
+        self.coordinator
+            .or(self.refused)
+            .or(self.failed)
+            .unwrap_or_else(|| String::from("no address is known"))
     }
 }

@@ -194,6 +194,31 @@ async fn without_a_majority_others_are_asked_and_the_reason_is_reported() {
 }
 
 #[tokio::test]
+async fn why_the_coordinator_is_busy_is_reported_and_not_that_others_do_not_coordinate() {
+    let busy = member(|_, _| Some(Reply::Refused(Refusal::new(RefusalCode::Busy, "the disk is full")))).await;
+    for seeds in [vec![busy, follower(None, 3).await], vec![follower(Some(busy), 3).await]] {
+        let cluster = cluster(seeds, Duration::from_millis(200));
+        let error = cluster.control(ControlRequest::Models).await.unwrap_err().to_string();
+        assert!(error.contains("the disk is full"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_busy_and_is_gone_is_no_reason() {
+    let asked = AtomicUsize::new(0);
+    let once_busy = move |_, _| {
+        let code = match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => RefusalCode::Busy,
+            _ => RefusalCode::NotCoordinator { coordinator: None, term: Term(3) },
+        };
+        Some(Reply::Refused(Refusal::new(code.clone(), format!("{code:?}"))))
+    };
+    let cluster = cluster(vec![member(once_busy).await], Duration::from_millis(300));
+    let error = cluster.control(ControlRequest::Models).await.unwrap_err().to_string();
+    assert!(error.contains("NotCoordinator"), "{error}");
+}
+
+#[tokio::test]
 async fn a_refusal_is_an_answer_and_no_other_member_is_asked() {
     let refusing = refusing(RefusalCode::Conflict).await;
     let cluster = cluster(vec![refusing, coordinator(3).await], DEADLINE);

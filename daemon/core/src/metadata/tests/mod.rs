@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use idunno_shared::folders::S3_UPLOADS;
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{
     ATTRIBUTE_BYTES_MAX, Attributes, Change, Changed, ETAG, Expected, FailedMax, FileCopy, JobOptions,
-    JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX, S3_UPLOADS, SAME_COMMIT_MS, Selection,
-    StartOptions,
+    JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX, SAME_COMMIT_MS, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_shared::wire::records::RecordIdentity;
