@@ -186,3 +186,28 @@ def test_start_up_imports_no_heavy_library() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == []
+
+
+def test_a_server_listens_on_a_unix_socket_for_whoever_may_enter_its_folder(tmp_path: Path) -> None:
+    """Also below a path that is longer than the kernel takes, and in place of a killed server's socket."""
+    folder = tmp_path / ("long-" * 30)
+    folder.mkdir(mode=0o700)
+    path = folder / "socket"
+    command = [sys.executable, "-m", "idunno_model_server", "--socket", str(path), "--work-dir", str(tmp_path / "work")]
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        for _ in range(2):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            try:
+                assert process.stdout.readline() == "listening on a Unix socket\n"
+                assert path.stat().st_mode & 0o077 == 0
+                transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{descriptor}/socket")
+                with httpx.Client(transport=transport, base_url="http://model-server") as client:
+                    assert client.get("/v2/health/live").status_code == 200
+            finally:
+                process.kill()
+                process.wait()
+                process.stdout.close()
+    finally:
+        os.close(descriptor)

@@ -25,6 +25,7 @@ from .os_process import (
     become_subreaper,
     die_with_parent,
     listen,
+    listen_at,
     lower_priority,
     one_thread_per_library,
     write_port_file,
@@ -60,6 +61,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="loopback address to listen on: there is no authentication")
     add("--port", type=_integer(0, 65535), default=8080, help="0 picks a free port")
+    add("--socket", type=Path, help="Unix socket to listen on, not a port, for whoever may enter its folder; Linux")
     add("--port-file", type=Path, help="file to write the port to once the server listens")
     add("--work-dir", type=Path, help="folder for artefacts, used by this process alone")
     add("--models-dir", type=Path, default=default_folder(), help="folder of your own models, see ADDING_A_MODEL.md")
@@ -100,7 +102,7 @@ def check_models(folder: Path) -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that announces its port, and exits with code 0 after SIGTERM instead of raising the signal again."""
+    """uvicorn that says where it listens, and exits with code 0 after SIGTERM instead of raising the signal again."""
 
     def __init__(self, config: uvicorn.Config, port_file: Path | None) -> None:
         super().__init__(config)
@@ -122,6 +124,9 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit or not sockets:
             return
+        if sockets[0].family == socket.AF_UNIX:
+            print("listening on a Unix socket", flush=True)
+            return
         host, port = sockets[0].getsockname()[:2]
         if self._port_file is not None:
             write_port_file(self._port_file, port)
@@ -142,9 +147,10 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.platform == "linux":
             become_subreaper()  # of what runners leave behind
         lower_priority(options.nice)
-        listener = listen(options.host, options.port)
+        listener = listen_at(options.socket) if options.socket else listen(options.host, options.port)
     except OSError as error:
-        print(f"cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
+        place = options.socket or f"{options.host} port {options.port}"
+        print(f"cannot listen on {place}: {error}", file=sys.stderr)
         return 1
     limits = Limits(
         threads=options.threads,

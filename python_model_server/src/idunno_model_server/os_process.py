@@ -97,6 +97,26 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def listen_at(path: Path) -> socket.socket:
+    """A listening Unix socket in place of whatever has this name. Raises OSError.
+
+    Whoever may enter its folder controls the server. The kernel takes no path of more than about 100 bytes: the socket
+    is named from its folder's descriptor.
+    """
+    path.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.close(folder)
+    return listener
+
+
 def write_port_file(path: Path, port: int) -> None:
     """Writes the port atomically: a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
