@@ -6,7 +6,7 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::LEASES_HELD_MAX;
 
 use super::Scheduler;
-use super::jobs::Job;
+use super::job::Job;
 use super::worker::{HeldLease, Worker};
 use crate::invariant::InvariantViolation;
 use crate::ranges::RangeSet;
