@@ -13,7 +13,7 @@ use idunno_shared::client::link::{Dial, DialError, Link};
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::secret::{KeyRotation, Secret};
-use idunno_shared::security::tls::TrustError;
+use idunno_shared::security::trust::TrustError;
 use idunno_shared::security::{Credentials, Role};
 use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Purpose, Reply, Request};
