@@ -19,7 +19,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Purpose, Reply, Request};
 use idunno_shared::wire::membership::{Bounded, IntroductionRequest};
 use idunno_shared::wire::refusal::RefusalCode;
-use idunno_store::server::BlobAccess;
+use idunno_store::access::BlobAccess;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
