@@ -8,7 +8,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VE
 
 use super::files::many::{self, Transfer};
 use super::job_ref::Scope;
-use super::{files, jobs, members, packages};
+use super::{files, job_lookup, members, packages};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::FilePattern;
@@ -137,16 +137,16 @@ async fn versions(session: &Session, name: &FileName) -> Result<Vec<FileVersion>
 
 async fn of_jobs(session: &Session, what: &str, given: &[JobRef]) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
-    for id in jobs::resolve_existing(session, given).await? {
+    for id in job_lookup::resolve_existing(session, given).await? {
         lines.push(of_job(session, what, &JobRef::Id(id), Scope::Unfinished).await?);
     }
     Ok(lines)
 }
 
 async fn of_job(session: &Session, what: &str, job: &JobRef, scope: Scope) -> Result<String, Failure> {
-    let id = jobs::resolve_in(session, job, scope).await?.id;
-    let views = jobs::job_views(session, Some(id)).await?;
-    let view = views.first().ok_or_else(|| jobs::missing(id))?;
+    let id = job_lookup::resolve_in(session, job, scope).await?.id;
+    let views = job_lookup::job_views(session, Some(id)).await?;
+    let view = views.first().ok_or_else(|| job_lookup::missing(id))?;
     let (word, over) = (text::job_state(&view.state).0, view.done + view.dead);
     Ok(format!(
         "{what} {id}: {} over {}, {word}, {over} of {} queries finished",
@@ -160,7 +160,7 @@ async fn of_dead_letters(
     job: &JobRef,
     queries: &[u64],
 ) -> Result<String, Failure> {
-    let id = jobs::resolve_in(session, job, Scope::Only).await?.id;
+    let id = job_lookup::resolve_in(session, job, Scope::Only).await?.id;
     let mut found = dead_letters(&session.cluster(), id).await?;
     found.retain(|dead_letter| {
         !dead_letter.dropped && (queries.is_empty() || queries.contains(&dead_letter.index))

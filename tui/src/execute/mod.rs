@@ -12,6 +12,7 @@ pub mod explain;
 pub mod files;
 pub mod identity;
 pub mod job_ref;
+pub mod job_lookup;
 pub mod job_stats;
 pub mod jobs;
 pub mod leases;
@@ -21,6 +22,7 @@ pub mod models;
 pub mod packages;
 pub mod results;
 pub mod self_info;
+pub mod pages;
 pub mod status;
 pub mod template;
 pub mod try_package;
@@ -78,7 +80,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
         Verb::SetPolicy { policy } => jobs::set_policy(session, policy.into()).await,
         Verb::StartJob { jobs, limit, sample, max_failed, after, wait } => {
-            let after = jobs::resolve_any(session, after.as_ref()).await?;
+            let after = job_lookup::resolve_any(session, after.as_ref()).await?;
             let options = jobs::start_options(limit, sample, max_failed, after);
             jobs::start(session, &jobs, options, wait).await
         }
