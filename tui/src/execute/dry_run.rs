@@ -8,7 +8,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VE
 
 use super::files::many::{self, Transfer};
 use super::job_ref::Scope;
-use super::{files, job_lookup, members, packages};
+use super::{files, job_lookup, local_package, members};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::FilePattern;
@@ -16,12 +16,6 @@ use crate::command::{DeadLettersVerb, IdentityVerb, JobRef, LocalVerb, ModelVerb
 use crate::local::record::Record;
 use crate::package::Links;
 use crate::session::Session;
-
-/// Refuses a command that writes local files: it would write them.
-pub fn refuse_files() -> Failure {
-    let text = "--dry-run shows what a command would change in the cluster; this one writes local files";
-    Failure::new(Exit::Usage, text)
-}
 
 /// What a command would do, one line per change.
 pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
@@ -91,7 +85,7 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         }
         Verb::Model(ModelVerb::Add { path, name, follow_links, .. }) => {
             let links = if *follow_links { Links::All } else { Links::Inside };
-            let package = packages::open(path.clone(), name.clone(), links).await?;
+            let package = local_package::open(path.clone(), name.clone(), links).await?;
             let (files, size) =
                 (text::count(package.files.len() as u64, "file"), text::bytes(package.size()));
             vec![format!("add model {}: {files} ({size}), runtime {}", package.name, package.runtime.name())]

@@ -4,6 +4,7 @@
 
 pub mod access_key;
 pub mod backup;
+pub mod clock;
 pub mod cluster;
 pub mod dead_letters;
 pub mod dry_run;
@@ -11,18 +12,19 @@ pub mod environment;
 pub mod explain;
 pub mod files;
 pub mod identity;
-pub mod job_ref;
 pub mod job_lookup;
+pub mod job_ref;
 pub mod job_stats;
 pub mod jobs;
 pub mod leases;
+pub mod local_package;
 pub mod logs;
 pub mod members;
 pub mod models;
 pub mod packages;
+pub mod pages;
 pub mod results;
 pub mod self_info;
-pub mod pages;
 pub mod status;
 pub mod template;
 pub mod try_package;
@@ -44,7 +46,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
     if session.dry_run {
         match verb.writes() {
             Writes::Cluster => return dry_run::run(session, &verb).await,
-            Writes::Files => return Err(dry_run::refuse_files()),
+            Writes::Files => return Err(Failure::no_dry_run()),
             Writes::Nothing => {}
         }
     }
