@@ -10,6 +10,7 @@
 
 pub mod actions;
 pub mod command_line;
+pub mod completion_names;
 pub mod connection;
 pub mod detail;
 pub mod events;
