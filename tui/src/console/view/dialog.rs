@@ -5,10 +5,10 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::layout::centred;
 use super::overlay::framed;
 use crate::console::completion_names;
 use crate::console::form::{command_text, completions};
+use crate::console::layout::centred;
 use crate::console::operations::consequences;
 use crate::console::state::{ConfirmAction, ConfirmDialog, Form, State};
 use crate::console::theme::Tone;
