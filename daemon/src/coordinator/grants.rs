@@ -41,7 +41,7 @@ impl InputCache {
             return state.queries(lease.job, lease.range);
         };
         let mut found = Vec::with_capacity(lease.range.count as usize);
-        for query in lease.range.first..lease.range.end() {
+        for query in lease.range.queries() {
             let file = job.input_of(query);
             let Some(part) = self.part(state, job, moment, file) else { break };
             let index = usize::try_from(file - part.first).unwrap_or(usize::MAX);
@@ -83,7 +83,7 @@ pub fn weights(state: &State, inputs: &mut InputCache, lease: Lease) -> Vec<usiz
         next = record + 1;
         usize::try_from(bytes / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX)
     };
-    (lease.range.first..lease.range.end()).map(weight).collect()
+    lease.range.queries().map(weight).collect()
 }
 
 /// Shortens leases to what fits into one answer. `shorten` returns what is left of a lease; `sizes` are the extents of each
@@ -149,8 +149,7 @@ pub fn local_bytes(state: &State, inputs: &mut InputCache, worker: NodeId, lease
 fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: Lease) -> Option<Grant> {
     let job = state.job(lease.job)?;
     let records = job.records.as_deref().map(|records| {
-        let numbers: Vec<u64> =
-            (lease.range.first..lease.range.end()).map(|query| job.input_of(query)).collect();
+        let numbers: Vec<u64> = lease.range.queries().map(|query| job.input_of(query)).collect();
         let bounds = numbers.first().zip(numbers.last()).map_or(0..0, |(first, last)| *first..*last + 1);
         let span = records.span(&bounds);
         RecordsGrant {

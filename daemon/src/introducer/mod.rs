@@ -21,7 +21,7 @@ use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
 use idunno_shared::wire::membership::{IntroductionReply, IntroductionRequest};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
-use idunno_store::server::BlobAccess;
+use idunno_store::access::BlobAccess;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Mutex;

@@ -6,8 +6,8 @@ use idunno_core::metadata::State;
 use idunno_shared::security::Role;
 use idunno_shared::wire::frame::{FRAME_BYTES_MAX, OPERATOR_REQUEST_BYTES_MAX, VIEWER_REQUEST_BYTES_MAX};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use idunno_store::access::BlobAccess;
 use idunno_store::memory::MemoryBudget;
-use idunno_store::server::BlobAccess;
 
 /// Refuses what was not granted. Only the coordinator has the `state` that says whose a job is.
 pub fn check(asker: Asker<'_>, need: Need<'_>, state: Option<&State>) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ use idunno_shared::client::transport::{TcpConnector, is_this_machine};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::datagrams::{Seal, UnsealError};
 use idunno_shared::security::tls::READ_BYTES;
-use idunno_shared::security::tls::TrustError;
+use idunno_shared::security::trust::TrustError;
 use idunno_shared::security::{CertificateDer, Credentials, Role};
 use idunno_shared::wire::frame::Purpose;
 use thiserror::Error;

@@ -14,17 +14,20 @@
 //!
 //! **Does not** know which other members hold a blob, or plan replication: the coordinator does.
 //!
-//! [`blobs`] stores blobs, [`server`] serves a blob connection (`replies` is its sending half), [`replica_commands`]
-//! carries out the coordinator's orders, and [`scrub`] re-reads every blob periodically.
+//! [`blobs`] stores blobs, [`server`] serves a blob connection (`replies` is its sending half, [`socket`] bounds how long it
+//! may stall, [`access`] says what its caller may do), [`replica_commands`] carries out the coordinator's orders, and
+//! [`scrub`] re-reads every blob periodically.
 
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
+pub mod access;
 pub mod blobs;
 pub mod memory;
 pub mod replica_commands;
 mod replies;
 pub mod scrub;
 pub mod server;
+pub mod socket;
 
 #[cfg(test)]
 mod tests;

@@ -18,14 +18,15 @@ use idunno_shared::client::files::direct_io::AlignedBuffer;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobReply;
 use idunno_shared::wire::frame::encode_frame;
-use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
+use tokio::io::{AsyncWrite, BufWriter};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::access::BlobAccess;
 use super::blobs::{BlobStore, SMALL_BYTES_MAX, StoreError};
 use super::memory::MemoryPermit;
-use super::server::{BlobAccess, CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
+use super::socket::{SOCKET_BUFFER_BYTES, ServeError, flush_within, write_within};
 
 /// Gets opened, and small blobs read, together.
 pub(super) const GETS_GROUP_MAX: usize = 16;
@@ -204,7 +205,7 @@ where
                 write_reply(&mut writer, &BlobReply::Working).await?;
             }
         }
-        timeout(CHUNK_TIMEOUT, writer.flush()).await.map_err(|_| ServeError::Stalled)??;
+        flush_within(&mut writer).await?;
     }
 }
 
@@ -212,10 +213,6 @@ async fn write_reply<W: AsyncWrite + Unpin>(writer: &mut W, reply: &BlobReply) -
     let mut frame = Vec::with_capacity(128);
     encode_frame(reply, &mut frame)?;
     write_within(writer, &frame).await
-}
-
-async fn write_within<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> Result<(), ServeError> {
-    Ok(timeout(CHUNK_TIMEOUT, writer.write_all(bytes)).await.map_err(|_| ServeError::Stalled)??)
 }
 
 async fn write_blob<W: AsyncWrite + Unpin>(

@@ -19,28 +19,28 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use idunno_shared::client::connections::{Connections, PeerError};
 use idunno_shared::client::files::connection::{
-    BlobConnection, CHUNK_BYTES_MAX, GETS_IN_FLIGHT_MAX, PendingPut, PutStream, read_chunk,
+    BlobConnection, CHUNK_BYTES_MAX, GETS_IN_FLIGHT_MAX, PendingPut, PutStream,
 };
 use idunno_shared::client::frames::{FrameIoError, read_frame_within};
 use idunno_shared::client::link::BoxFuture;
-use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
+use idunno_shared::ids::{NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, BlobReply, BlobRequest, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
 };
-use idunno_shared::wire::frame::{FrameError, HEADER_BYTES_MAX};
-use thiserror::Error;
+use idunno_shared::wire::frame::HEADER_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::access::BlobAccess;
 use super::blobs::{BlobStore, PendingStore, SMALL_BYTES_MAX, StoreError};
-use super::memory::{MemoryBudget, MemoryPermit};
+use super::memory::MemoryPermit;
 use super::replies::{DiskWaits, GetRequest, write_replies};
 use super::scrub::Scrub;
+use super::socket::{SOCKET_BUFFER_BYTES, ServeError, read_within};
 
 /// Large blobs received at once.
 pub const LARGE_PUTS_MAX: usize = 64;
@@ -49,64 +49,12 @@ const LARGE_PUT_BYTES: usize = 4 * CHUNK_BYTES_MAX;
 /// A put that waits longer than this for the disk has failed.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the caller may take to send the next chunk of an announced blob, or to read one that it requested.
-pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-pub(super) const SOCKET_BUFFER_BYTES: usize = 256 << 10;
-
-/// Why this side closed a connection.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    #[error("the blob connection failed: {0}")]
-    Frame(#[from] FrameIoError),
-    #[error("the caller announced a blob of {0} bytes, but at most {EXTENT_BYTES_MAX} are allowed")]
-    TooLarge(u64),
-    /// No progress within [`CHUNK_TIMEOUT`].
-    #[error("the caller stalled in the middle of a blob")]
-    Stalled,
-    #[error("cannot read blob {digest}: {source}")]
-    Read { digest: Digest, source: io::Error },
-}
-
-impl From<io::Error> for ServeError {
-    fn from(error: io::Error) -> Self {
-        Self::Frame(error.into())
-    }
-}
-
-impl From<FrameError> for ServeError {
-    fn from(error: FrameError) -> Self {
-        Self::Frame(error.into())
-    }
-}
-
 /// What this member knows of its cluster, against which the claims of a put are checked.
 pub trait ClusterKnowledge: Send + Sync {
     /// Whether the member with this id listens at this address.
     fn has(&self, holder: Holder) -> bool;
     /// Waits until a term is known to have begun, for as long as the news of one may take; whether it has.
     fn has_begun(&self, term: Term) -> BoxFuture<'_, bool>;
-}
-
-/// What the caller of a blob connection may do besides reading.
-#[derive(Clone, Debug)]
-pub struct BlobAccess {
-    /// Its puts are accepted.
-    pub may_store: bool,
-    /// Each blob that it reports as damaged is read from the disk at once. Of others, so many as [`Scrub`] allows.
-    pub is_member: bool,
-    /// The memory that its bytes may occupy here; none for a member, which is bounded by what the store and the connection
-    /// allow.
-    pub memory: Option<MemoryBudget>,
-}
-
-impl BlobAccess {
-    /// Waits for memory; none for a member.
-    pub(super) async fn take(&self, bytes: usize) -> Option<MemoryPermit> {
-        match &self.memory {
-            Some(memory) => memory.take(bytes).await,
-            None => None,
-        }
-    }
 }
 
 /// Serves the blobs of one member.
@@ -461,12 +409,4 @@ impl ForwardedPut {
             }
         }
     }
-}
-
-async fn read_within<R>(reader: &mut R, length: usize) -> Result<Bytes, ServeError>
-where
-    R: AsyncRead + Send + Unpin,
-{
-    let read = timeout(CHUNK_TIMEOUT, read_chunk(reader, length, || ())).await;
-    Ok(read.map_err(|_| ServeError::Stalled)??)
 }

@@ -56,7 +56,7 @@ impl BatchResult {
     /// The result of a batch of which every query failed.
     pub fn all_failed(lease: Lease, kind: FaultKind, reason: &str) -> Self {
         let mut faults = FaultCollector::default();
-        faults.add((lease.range.first..lease.range.end()).collect(), kind, reason);
+        faults.add(lease.range.queries().collect(), kind, reason);
         let outcome = BatchOutcome {
             lease,
             answered: Vec::new(),
@@ -306,7 +306,7 @@ impl<'a> BatchRun<'a> {
     fn identities(&self, fault: &Fault) -> Vec<(u64, RecordIdentity)> {
         let ranges =
             fault.ranges.iter().filter(|range| fault.kind == FaultKind::BadInput || range.count == 1);
-        let queries = ranges.flat_map(|range| range.first..range.end());
+        let queries = ranges.flat_map(|range| range.queries());
         let identities = queries.map(|query| (query, self.identity(query).bounded()));
         identities.filter(|(_, identity)| !identity.is_empty()).collect()
     }

@@ -138,12 +138,12 @@ async fn prepare_records(
 ) -> PreparedBatch {
     let range = grant.lease.range;
     let numbers = match &*granted.numbers {
-        [] => (range.first..range.end()).collect(),
+        [] => range.queries().collect(),
         numbers => numbers.to_vec(),
     };
     let name = |number: u64| format!("{}:{}", granted.file, number + 1).parse().ok();
     let input = |(index, &number)| Some(QueryInput { index, name: name(number)?, extents: Vec::new() });
-    grant.inputs = (range.first..range.end()).zip(&numbers).filter_map(input).collect();
+    grant.inputs = range.queries().zip(&numbers).filter_map(input).collect();
     match read_records(store, caches, &granted, &numbers).await {
         Ok(records) => {
             let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);

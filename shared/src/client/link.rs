@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{FrameIoError, read_frame_within, write_greeting};
 use crate::ids::NodeId;
-use crate::security::tls::TrustError;
+use crate::security::trust::TrustError;
 use crate::wire::frame::{FrameError, HEADER_BYTES_MAX, Hello, HelloReply, Purpose};
 use crate::wire::version::SPOKEN;
 

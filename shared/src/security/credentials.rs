@@ -17,7 +17,7 @@ use tracing::warn;
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::secret::Secret;
-use super::{Role, SecurityError, private_file, subject, tls};
+use super::{Role, SecurityError, private_file, subject, tls, trust};
 use crate::access::{Grant, Issued, SubjectName};
 use crate::ids::Digest;
 use crate::injected_faults::wall_clock;
@@ -62,7 +62,7 @@ struct Current {
 
 impl Current {
     fn of(identity: &Identity, datagram_keys: Vec<DatagramKey>) -> Result<Arc<Self>, SecurityError> {
-        let verifier = tls::verifier(&identity.trusted)?;
+        let verifier = trust::verifier(&identity.trusted)?;
         let is_server = identity.role == Role::Member;
         let acceptor = is_server.then(|| tls::acceptor(identity, Arc::clone(&verifier))).transpose()?;
         let connector = tls::connector(identity)?;
@@ -209,7 +209,7 @@ impl Credentials {
     /// expired. A member's connection may outlive the member's certificate, a console's may not.
     pub async fn distrusts(&self, peer: &CertificateDer<'_>, role: Role) {
         let Some(inner) = &self.inner else { return std::future::pending().await };
-        let accepted_at = tls::unix_time();
+        let accepted_at = trust::unix_time();
         let mut changes = inner.changed.subscribe();
         loop {
             tokio::select! {
@@ -217,7 +217,7 @@ impl Credentials {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(CHECK_PERIOD) => {}
             }
-            let at = if role == Role::Member { accepted_at } else { tls::unix_time() };
+            let at = if role == Role::Member { accepted_at } else { trust::unix_time() };
             let is_trusted = self
                 .current()
                 .is_some_and(|current| current.verifier.verify_client_cert(peer, &[], at).is_ok());
@@ -239,7 +239,7 @@ impl Credentials {
 
 fn issued(verifier: &dyn ClientCertVerifier, certificate: &CertificateDer<'_>) -> Option<Issued> {
     let grant = subject::grant(certificate)?;
-    let ends_ms = tls::ends_s(verifier, certificate)?.saturating_mul(1_000);
+    let ends_ms = trust::ends_s(verifier, certificate)?.saturating_mul(1_000);
     Some(Issued { certificate: Digest::of(certificate), grant, ends_ms })
 }
 

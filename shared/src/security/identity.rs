@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 use thiserror::Error;
 
 use super::private_file::{CERTIFICATE_TAG, KEY_TAG, encode};
-use super::tls::{self, TrustError};
+use super::trust::{self, TrustError};
 use super::{Role, SecurityError, private_file};
 
 /// Why bytes are not the file of an identity.
@@ -89,7 +89,7 @@ impl Identity {
     /// Why members would not trust it at a moment; `None` if they would.
     fn check(&self, at: SystemTime) -> Result<Option<TrustError>, SecurityError> {
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let verifier = tls::verifier(&self.trusted)?;
+        let verifier = trust::verifier(&self.trusted)?;
         let verified =
             verifier.verify_client_cert(&self.certificate, &[], UnixTime::since_unix_epoch(since_epoch));
         Ok(verified.err().map(|error| TrustError::of(&error)))

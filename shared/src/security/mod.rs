@@ -4,7 +4,7 @@
 //! daemon issues itself a certificate from the secret at its start. People and programs get an identity, a certificate
 //! issued for them ([`identity`]). A certificate states its subject's [`Role`], its name and a submitter's prefixes
 //! ([`subject`]). [`credentials`] hands out what connections and datagrams are protected with: mutual TLS 1.3 for
-//! connections ([`tls`]), keys derived from the secret for datagrams ([`datagrams`]).
+//! connections ([`tls`]), keys derived from the secret for datagrams ([`datagrams`]). [`trust`] judges a peer's certificate.
 //!
 //! No code here opens a connection; the transports do. Two things must stay absent: a default secret, and any way to
 //! trust an authority that is not in the file.
@@ -18,6 +18,7 @@ pub mod private_file;
 pub mod secret;
 pub mod subject;
 pub mod tls;
+pub mod trust;
 
 pub use crate::access::Role;
 pub use access_key::AccessKeyId;
@@ -34,7 +35,7 @@ use crate::access::{PREFIXES_MAX, SubjectName};
 
 use self::identity::IdentityFormatError;
 use self::secret::SecretFormatError;
-use self::tls::TrustError;
+use self::trust::TrustError;
 
 /// Why credentials could not be read, made or written.
 #[derive(Debug, Error)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,11 @@ impl QueryRange {
     /// One past the number of the last query.
     pub const fn end(self) -> u64 {
         self.first.saturating_add(self.count as u64)
+    }
+
+    /// The numbers of its queries.
+    pub const fn queries(self) -> Range<u64> {
+        self.first..self.end()
     }
 }
 

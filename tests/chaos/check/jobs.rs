@@ -66,8 +66,7 @@ pub(crate) fn check(finished: &Finished, clean: &BTreeMap<u64, Row>) -> Vec<Viol
     }
     let mut rows: BTreeMap<u64, &Row> = BTreeMap::new();
     for segment in &finished.segments {
-        let counts =
-            |query: u64| segment.counted.iter().any(|range| (range.first..range.end()).contains(&query));
+        let counts = |query: u64| segment.counted.iter().any(|range| range.queries().contains(&query));
         for row in segment.rows.iter().filter(|row| counts(row.query)) {
             if rows.insert(row.query, row).is_some() {
                 wrong.push(Violation::new(ONCE, format!("job-{job} answers query {} twice", row.query)));

@@ -194,7 +194,7 @@ async fn results(files: &Files, job: &JobView) -> Result<Finished, String> {
         // Merged results have rows of failed queries, too, which do not count.
         let counts = |line: &&[u8]| {
             let query = query_of(line).ok();
-            let is_in = |range: &QueryRange, query| (range.first..range.end()).contains(&query);
+            let is_in = |range: &QueryRange, query| range.queries().contains(&query);
             query.is_none_or(|query| view.ranges.iter().any(|range| is_in(range, query)))
         };
         let rows: Result<Vec<Row>, _> = lines.filter(counts).map(serde_json::from_slice).collect();

@@ -172,7 +172,7 @@ impl LocalCluster {
                 let bytes = bytes.map_err(|error| format!("a segment of {job}: {error}"))?;
                 for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
                     let query = query_of(line).unwrap();
-                    if segment.ranges.iter().any(|range| (range.first..range.end()).contains(&query)) {
+                    if segment.ranges.iter().any(|range| range.queries().contains(&query)) {
                         let older = rows.insert(query, serde_json::from_slice(line).unwrap());
                         assert_eq!(older, None, "query {query} of {job} is in the results twice");
                     }

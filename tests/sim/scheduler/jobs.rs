@@ -58,7 +58,7 @@ impl Load {
 
     /// Runs a batch: returns the answered queries and the faults.
     pub(crate) fn run(&mut self, batch: QueryRange) -> (RangeSet, Vec<Fault>) {
-        let indices = batch.first..batch.end();
+        let indices = batch.queries();
         let flaked = take_one(&mut self.flaky, &indices);
         if !flaked.is_empty() || self.poison.range(indices.clone()).next().is_some() {
             return (RangeSet::new(), vec![fault(FaultKind::Inference, &RangeSet::from(batch))]);

@@ -37,7 +37,7 @@ impl Copies {
     }
 
     fn local(&self, node: NodeId, lease: &Lease) -> usize {
-        (lease.range.first..lease.range.end()).filter(|query| self.has(node, *query)).count()
+        lease.range.queries().filter(|query| self.has(node, *query)).count()
     }
 }
 

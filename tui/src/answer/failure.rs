@@ -79,6 +79,12 @@ impl Failure {
         Self::new(Exit::Error, message)
     }
 
+    /// A dry run of a command that writes local files: it would write them.
+    pub fn no_dry_run() -> Self {
+        let text = "--dry-run shows what a command would change in the cluster; this one writes local files";
+        Self::new(Exit::Usage, text)
+    }
+
     /// A reply that does not belong to the request.
     pub fn unexpected() -> Self {
         Self::error("unexpected reply: the cluster may run another version of IDunno")

@@ -81,6 +81,11 @@ pub const fn role(role: LogRole) -> &'static str {
     }
 }
 
+/// A job's name, or a dash.
+pub fn job_name(job: &JobView) -> String {
+    job.details.name.as_ref().map_or_else(|| String::from("-"), ToString::to_string)
+}
+
 /// A job's batch size; `auto` with the size last used.
 pub fn batch_size(job: &JobView) -> String {
     match job.batch_size {

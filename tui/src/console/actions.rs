@@ -7,7 +7,7 @@ use super::registry::{Action, Item, ItemKind};
 use super::state::{CommandLine, DetailData, Effect, Freeze, Mode, Page, ResultPane, State};
 use super::text_field::TextField;
 use super::theme::Tone;
-use super::{file_list, form, operations, rows};
+use super::{files_page, form, operations, rows};
 
 /// Runs an item; read-only mode refuses those that change the cluster.
 pub fn run(state: &mut State, item: &Item, now_ms: u64) -> Vec<Effect> {
@@ -53,9 +53,9 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
         Action::SortNext => state.table_mut().sort_by_neighbour(true),
         Action::SortPrevious => state.table_mut().sort_by_neighbour(false),
         Action::SortReverse => state.table_mut().reverse_sort(),
-        Action::ToggleFlat => file_list::toggle_flat(state),
-        Action::NextFiles => file_list::turn_page(state, true),
-        Action::PreviousFiles => file_list::turn_page(state, false),
+        Action::ToggleFlat => files_page::toggle_flat(state),
+        Action::NextFiles => files_page::turn_page(state, true),
+        Action::PreviousFiles => files_page::turn_page(state, false),
         Action::FollowLog => state.log.toggle_follow(),
         Action::WrapLog => state.log.toggle_wrap(),
         Action::LogLevel => state.log.next_level(),
@@ -107,7 +107,7 @@ pub fn move_by(state: &mut State, by: i64) {
     let is_stopped = by == 1 && before == after && state.selected().is_some();
     let is_at_end = after + 1 == state.files.entries.len();
     if is_stopped && is_at_end && state.page == Page::Files && state.details.is_empty() {
-        file_list::turn_page(state, true);
+        files_page::turn_page(state, true);
     }
 }
 
@@ -115,8 +115,8 @@ fn move_sideways(state: &mut State, right: bool) {
     match state.details.last_mut() {
         Some(detail) => detail.switch_tab(right),
         None if state.page == Page::Logs => state.log.scroll_sideways(right),
-        None if state.page == Page::Files && right => _ = file_list::enter_folder(state),
-        None if state.page == Page::Files => file_list::leave_folder(state),
+        None if state.page == Page::Files && right => _ = files_page::enter_folder(state),
+        None if state.page == Page::Files => files_page::leave_folder(state),
         None => {}
     }
 }
@@ -127,7 +127,7 @@ fn open(state: &mut State) {
         move_by(state, 0);
         return;
     }
-    if state.page == Page::Files && state.details.is_empty() && file_list::enter_folder(state) {
+    if state.page == Page::Files && state.details.is_empty() && files_page::enter_folder(state) {
         return;
     }
     if let Some(target) = selected_target(state) {
@@ -183,7 +183,7 @@ fn back(state: &mut State) {
     if !current_filter(state).is_empty() {
         set_filter(state, String::new());
     } else if state.details.pop().is_none() && state.page == Page::Files {
-        file_list::leave_folder(state);
+        files_page::leave_folder(state);
     }
 }
 

@@ -1,15 +1,13 @@
 //! The `:` line: commands, actions, and the words that only this line has.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use idunno_shared::wire::control::FolderEntry;
 
 use super::registry::{self, Item, ItemKind, items};
 use super::state::{CommandLine, Effect, Mode, State};
 use super::text_field::TextField;
-use super::{actions, operations, rows};
+use super::{actions, completion_names, operations, rows};
 use crate::command::alias;
-use crate::command::line::{self, CompletionNames};
-use crate::execute::job_ref;
+use crate::command::line;
 
 /// Lines that are kept for recall.
 const HISTORY_MAX: usize = 100;
@@ -68,7 +66,7 @@ fn recall(state: &State, line: &mut CommandLine, index: Option<usize>) {
 /// Completes the word before the cursor as far as all candidates agree, and lists them if there are several.
 fn complete(state: &State, line: &mut CommandLine) {
     let before = line.input.before_cursor();
-    let mut candidates = line::complete(before, &completion_names(state));
+    let mut candidates = line::complete(before, &completion_names::of(state));
     if !before.contains(' ') {
         let actions = items().iter().filter(|item| matches!(item.kind, ItemKind::Action(_)));
         let names = actions.map(|item| item.name.as_str());
@@ -99,22 +97,6 @@ fn common_prefix(candidates: &[String]) -> Option<String> {
         }
     }
     Some(common)
-}
-
-/// The names in the newest view, for the completion of arguments.
-pub fn completion_names(state: &State) -> CompletionNames {
-    let name = |entry: &FolderEntry| match entry {
-        FolderEntry::Folder(name) => name.clone(),
-        FolderEntry::File(file) => file.name.to_string(),
-    };
-    let files = state.files.entries.iter().map(name).collect();
-    let Some(view) = &state.view else { return CompletionNames { files, ..CompletionNames::default() } };
-    CompletionNames {
-        jobs: job_ref::names(&view.jobs),
-        models: view.models.iter().map(|model| model.model.to_string()).collect(),
-        members: view.members.iter().map(|member| member.name.to_string()).collect(),
-        files,
-    }
 }
 
 /// Carries out a line as typed: a console word, an action or a command.

@@ -4,8 +4,7 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::ClusterView;
 
-use super::msg::{DetailData, DetailQuery};
-use super::queries::QueryError;
+use super::query::{DetailData, DetailQuery, QueryError};
 use super::table::DataTable;
 
 /// A tab is refreshed at most this often.

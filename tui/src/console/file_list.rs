@@ -1,14 +1,10 @@
-//! The files page: one folder level of the store at a time, or all names, in pages from the coordinator.
+//! The list of files: one folder level of the store at a time, or all names, in pages from the coordinator.
 
 use idunno_shared::wire::control::FolderEntry;
 
-use super::msg::{FilesPage, FilesQuery};
-use super::queries::QueryError;
-use super::state::{ConnectionState, Effect, Page, State};
-use super::table::Cursor;
+use super::query::{FILES_PER_PAGE, FilesPage, FilesQuery, QueryError};
 
-pub const FILES_PER_PAGE: u32 = 200;
-/// The page is refreshed at most this often.
+/// The list is refreshed at most this often.
 const PERIOD_MS: u64 = 1000;
 
 #[derive(Clone, Debug, Default)]
@@ -16,9 +12,9 @@ pub struct FileList {
     /// The folder that is shown, with its slash; empty for the top.
     pub folder: String,
     /// Whether all files are shown in one list.
-    pub flat: bool,
+    flat: bool,
     /// The query for the page that is shown.
-    pub query: FilesQuery,
+    query: FilesQuery,
     /// Where the previous pages start.
     previous: Vec<Option<FolderEntry>>,
     pub entries: Vec<FolderEntry>,
@@ -35,95 +31,71 @@ pub struct FileList {
     revision: Option<u64>,
 }
 
-/// The query to send now, if the page is on screen and may be out of date.
-pub fn next_query(state: &mut State, now_ms: u64) -> Option<Effect> {
-    if state.page != Page::Files || !state.details.is_empty() || state.connection != ConnectionState::Live {
-        return None;
-    }
-    let revision = state.view.as_ref().map(|view| view.revision);
-    let prefix = format!("{}{}", state.files.folder, state.filter());
-    let files = &mut state.files;
-    if files.query.prefix != prefix || files.query.flat != files.flat {
-        files.query = FilesQuery { prefix, after: None, flat: files.flat };
-        files.previous.clear();
-        files.revision = None;
-        files.in_flight = None;
-    }
-    let outdated = files.revision.is_none()
-        || (files.revision != revision && now_ms.saturating_sub(files.queried_ms) >= PERIOD_MS);
-    if files.in_flight.is_some() || !outdated {
-        return None;
-    }
-    files.revision = revision;
-    files.queried_ms = now_ms;
-    files.in_flight = Some(files.query.clone());
-    Some(Effect::FetchFiles(files.query.clone()))
-}
-
-/// Takes a page of files; the answer to a query that was abandoned is dropped.
-pub fn accept(state: &mut State, query: &FilesQuery, result: Result<FilesPage, QueryError>) {
-    let files = &mut state.files;
-    if files.in_flight.as_ref() != Some(query) {
-        return;
-    }
-    files.in_flight = None;
-    files.generation += 1;
-    match result {
-        Ok(page) => {
-            files.entries = page.entries;
-            files.more = page.more;
-            files.error = None;
+impl FileList {
+    /// The query to send now, if the list may be out of date. `filter` begins the names that are listed, and `revision` is
+    /// the metadata's.
+    pub fn next_query(&mut self, filter: &str, revision: Option<u64>, now_ms: u64) -> Option<FilesQuery> {
+        let prefix = format!("{}{filter}", self.folder);
+        if self.query.prefix != prefix || self.query.flat != self.flat {
+            self.query = FilesQuery { prefix, after: None, flat: self.flat };
+            self.previous.clear();
+            self.revision = None;
+            self.in_flight = None;
         }
-        Err(error) => files.error = Some(error.to_string()),
+        let outdated = self.revision.is_none()
+            || (self.revision != revision && now_ms.saturating_sub(self.queried_ms) >= PERIOD_MS);
+        if self.in_flight.is_some() || !outdated {
+            return None;
+        }
+        self.revision = revision;
+        self.queried_ms = now_ms;
+        self.in_flight = Some(self.query.clone());
+        self.in_flight.clone()
     }
-    state.dirty = true;
-}
 
-/// Shows the next or the previous page of files, if there is one.
-pub fn turn_page(state: &mut State, forward: bool) {
-    let files = &mut state.files;
-    if forward {
-        let full = files.entries.len() >= FILES_PER_PAGE as usize;
-        let Some(last) = files.entries.last().filter(|_| files.more || full) else { return };
-        files.previous.push(files.query.after.clone());
-        files.query.after = Some(last.clone());
-    } else {
-        let Some(start) = files.previous.pop() else { return };
-        files.query.after = start;
+    /// Takes a page of files. False for the answer to a query that was abandoned, which is dropped.
+    pub fn accept(&mut self, query: &FilesQuery, result: Result<FilesPage, QueryError>) -> bool {
+        if self.in_flight.as_ref() != Some(query) {
+            return false;
+        }
+        self.in_flight = None;
+        self.generation += 1;
+        match result {
+            Ok(page) => {
+                self.entries = page.entries;
+                self.more = page.more;
+                self.error = None;
+            }
+            Err(error) => self.error = Some(error.to_string()),
+        }
+        true
     }
-    files.in_flight = None;
-    files.revision = None;
-    state.table_mut().cursor = Cursor::default();
-}
 
-/// Enters the selected folder. Returns whether a folder was selected.
-pub fn enter_folder(state: &mut State) -> bool {
-    let Some(key) = state.selected().filter(|key| key.ends_with('/')) else { return false };
-    show_folder(state, key);
-    true
-}
+    /// Turns to the next or the previous page. False if there is none.
+    pub fn turn_page(&mut self, forward: bool) -> bool {
+        if forward {
+            let full = self.entries.len() >= FILES_PER_PAGE as usize;
+            let Some(last) = self.entries.last().filter(|_| self.more || full) else { return false };
+            self.previous.push(self.query.after.clone());
+            self.query.after = Some(last.clone());
+        } else {
+            let Some(start) = self.previous.pop() else { return false };
+            self.query.after = start;
+        }
+        self.in_flight = None;
+        self.revision = None;
+        true
+    }
 
-/// Goes to the parent folder, if there is one, and selects the folder that was left.
-pub fn leave_folder(state: &mut State) {
-    let left = state.files.folder.clone();
-    let Some(path) = left.strip_suffix('/') else { return };
-    let parent = path.rfind('/').map_or("", |slash| &path[..=slash]).to_owned();
-    show_folder(state, parent);
-    state.table_mut().select_when_present = Some(left);
-}
+    /// Shows a folder, which is empty until its entries come.
+    pub fn show_folder(&mut self, folder: String) {
+        self.folder = folder;
+        self.entries.clear();
+        self.generation += 1;
+    }
 
-/// Switches between folders and one list of all files.
-pub fn toggle_flat(state: &mut State) {
-    state.files.flat = !state.files.flat;
-    let folder = state.files.folder.clone();
-    show_folder(state, folder);
-}
-
-fn show_folder(state: &mut State, folder: String) {
-    state.files.folder = folder;
-    state.files.entries.clear();
-    state.files.generation += 1;
-    let table = state.table_mut();
-    table.filter.clear();
-    table.cursor = Cursor::default();
+    /// Switches between folders and one list of all files.
+    pub fn toggle_flat(&mut self) {
+        self.flat = !self.flat;
+    }
 }

@@ -3,12 +3,11 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::command_line::completion_names;
 use super::detail::DetailTarget;
-use super::operations;
 use super::state::{Effect, Form, Mode, Page, State};
 use super::text_field::TextField;
 use super::theme::Tone;
+use super::{completion_names, operations};
 use crate::command::line::{CompletionNames, candidates};
 use crate::command::registry::{CommandInfo, Field};
 
@@ -61,7 +60,7 @@ pub fn press(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64)
         KeyCode::BackTab | KeyCode::Up => form.focus = (focus + count - 1) % count,
         KeyCode::Enter => return submit(state, form, now_ms),
         KeyCode::Right if form.inputs[focus].cursor_at_end() => {
-            if let Some(first) = completions(&form, &completion_names(state)).first() {
+            if let Some(first) = completions(&form, &completion_names::of(state)).first() {
                 form.inputs[focus] = TextField::new(first);
             }
         }

@@ -7,10 +7,10 @@ use ratatui::layout::{Position, Rect};
 use unicode_width::UnicodeWidthStr;
 
 use super::keymap::{Chord, KeyMatch};
+use super::layout::screen_layout;
 use super::state::{Effect, Mode, Page, ResultPane, State};
 use super::text_field::TextField;
 use super::theme::Tone;
-use super::view::layout::screen_layout;
 use super::{actions, command_line, form, operations, palette, view};
 
 /// Lines per step of the wheel.

@@ -10,20 +10,26 @@
 
 pub mod actions;
 pub mod command_line;
+pub mod completion_names;
 pub mod connection;
 pub mod detail;
 pub mod events;
+pub mod fetch;
 pub mod file_list;
+pub mod files_page;
 pub mod form;
 pub mod input;
 pub mod keymap;
+pub mod layout;
 pub mod log_buffer;
 pub mod log_source;
 pub mod mode;
 pub mod msg;
+pub mod operation;
 pub mod operations;
+pub mod page;
 pub mod palette;
-pub mod queries;
+pub mod query;
 pub mod rate_history;
 pub mod registry;
 pub mod rows;

@@ -5,14 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crossterm::event::{KeyEvent, MouseEvent};
-use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{
-    ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView, MemberView,
-};
+use idunno_shared::wire::control::{ClusterView, MemberView};
 use thiserror::Error;
 
-use super::queries::QueryError;
+use super::query::{DetailData, DetailQuery, FilesPage, FilesQuery, QueryError};
 use crate::answer::{Answer, Failure};
 use crate::command::Verb;
 use crate::tail::LogLine;
@@ -34,52 +30,6 @@ pub enum NetEvent {
         /// That member's list of the members: no coordinator vouches for another.
         members: Option<Vec<MemberView>>,
     },
-}
-
-/// A request for one page of the file list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FilesQuery {
-    pub prefix: String,
-    /// The last entry of the page before.
-    pub after: Option<FolderEntry>,
-    /// List all files below the prefix rather than one folder level.
-    pub flat: bool,
-}
-
-/// One page of the file list.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct FilesPage {
-    pub entries: Vec<FolderEntry>,
-    /// Whether more entries follow.
-    pub more: bool,
-}
-
-/// A request for the contents of a detail tab.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DetailQuery {
-    DeadLetters(JobId),
-    /// The newest results of a job.
-    Results(JobId),
-    /// Batches that are leased, of one job or of one worker.
-    Leases {
-        job: Option<JobId>,
-        worker: Option<NodeId>,
-    },
-    /// The files that a member stores.
-    Stored(NodeId),
-    Versions(FileName),
-    Preview(FileName),
-}
-
-/// The contents of a detail tab.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DetailData {
-    DeadLetters(Vec<DeadLetter>),
-    Files(Vec<FileSummary>),
-    /// Newest first.
-    Versions(Vec<FileVersion>),
-    Lines(Vec<String>),
-    Leases(Vec<LeaseView>),
 }
 
 /// How much of a command's transfer is done.

@@ -4,10 +4,11 @@
 use crossterm::event::{KeyCode, KeyEvent};
 use thiserror::Error;
 
+use super::operation::{Operation, OperationOutcome, OperationResult};
 use super::state::{ConfirmAction, ConfirmDialog, Effect, Mode, ResultPane, State, TransferProgress};
 use super::text_field::TextField;
 use super::theme::Tone;
-use crate::answer::{Answer, Exit, Failure};
+use crate::answer::{Answer, Failure};
 use crate::command::line::{self, Line};
 use crate::command::registry::Danger;
 use crate::command::values::MemberRef;
@@ -17,58 +18,8 @@ use crate::execute::members::NAME_THE_MEMBER;
 
 /// Operations that are kept.
 const OPERATIONS_MAX: usize = 20;
-/// Lines of a result that are kept.
-const RESULT_LINES_MAX: usize = 10_000;
 /// Keys pressed this soon after a dialog opened were meant for something else.
 const GRACE_MS: u64 = 150;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OperationOutcome {
-    Done,
-    Partial,
-    Failed,
-    /// The coordinator went away before it answered: the change may or may not have been made.
-    Unknown,
-}
-
-impl OperationOutcome {
-    pub const fn tone(self) -> Tone {
-        match self {
-            Self::Done => Tone::Good,
-            Self::Partial | Self::Unknown => Tone::Warn,
-            Self::Failed => Tone::Bad,
-        }
-    }
-
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Partial => "partially done",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct Operation {
-    pub id: u64,
-    /// The command as typed.
-    pub title: String,
-    /// Whether it changes the cluster.
-    pub changes: bool,
-    pub output: Output,
-    pub started_ms: u64,
-    pub progress: TransferProgress,
-    pub result: Option<OperationResult>,
-}
-
-/// An operation's result as lines on screen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperationResult {
-    pub outcome: OperationOutcome,
-    pub lines: Vec<String>,
-}
 
 /// The target of a command is not clear.
 #[derive(Debug, Error)]
@@ -317,7 +268,7 @@ pub fn set_progress(state: &mut State, id: u64, progress: TransferProgress) {
 pub fn finish(state: &mut State, id: u64, result: Result<Answer, Failure>, now_ms: u64) {
     let is_open = matches!(state.mode, Mode::Result(pane) if pane.operation == id);
     let Some(operation) = find(state, id) else { return };
-    let result = rendered(result, operation.output, operation.changes);
+    let result = OperationResult::of(result, operation.output, operation.changes);
     let outcome = result.outcome;
     let title = operation.title.clone();
     let changes = operation.changes;
@@ -337,33 +288,4 @@ fn record_event(state: &mut State, outcome: Option<OperationOutcome>, title: &st
     let wall_ms = state.wall_ms(now_ms);
     let (tone, word) = outcome.map_or((Tone::Plain, "pending"), |outcome| (outcome.tone(), outcome.word()));
     state.events.record(wall_ms, tone, "command", format!("{word}: {title}"));
-}
-
-fn rendered(result: Result<Answer, Failure>, output: Output, changes: bool) -> OperationResult {
-    let (outcome, text) = match result {
-        Ok(answer) => {
-            let mut text = answer.rendered(output);
-            let outcome =
-                if answer.incomplete.is_some() { OperationOutcome::Partial } else { OperationOutcome::Done };
-            text.extend(answer.note.map(|note| format!("note: {note}\n")));
-            text.extend(answer.incomplete.map(|reason| format!("note: {reason}")));
-            (outcome, text)
-        }
-        // The client repeats a change under one operation id until its deadline. If nobody answered, it may have been
-        // made all the same.
-        Err(failure) if changes && matches!(failure.exit, Exit::Unreachable | Exit::Timeout) => {
-            let hint = "the change may have been made: check before repeating the command";
-            (OperationOutcome::Unknown, format!("{}: {failure}\n{hint}", failure.exit.word()))
-        }
-        Err(failure) => (OperationOutcome::Failed, format!("{}: {failure}", failure.exit.word())),
-    };
-    let mut lines: Vec<String> = text.lines().take(RESULT_LINES_MAX).map(crate::tail::printable).collect();
-    let omitted = text.lines().count() - lines.len();
-    if omitted > 0 {
-        lines.push(format!("... {omitted} more lines: write the result to a file to see them"));
-    }
-    if lines.is_empty() {
-        lines.push(String::from("done"));
-    }
-    OperationResult { outcome, lines }
 }

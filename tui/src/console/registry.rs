@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use super::state::Page;
+use super::page::Page;
 use crate::command::registry::{CommandInfo, Danger, entries};
 
 /// What the console does by itself.

@@ -25,7 +25,7 @@ use super::terminal::{Screen, SuspendSignals, termination_signal};
 use super::theme::{Theme, Tone};
 use super::update::update;
 use super::view::view;
-use super::{connection, log_source, queries};
+use super::{connection, fetch, log_source};
 use crate::answer::Failure;
 use crate::command::Global;
 use crate::execute as commands;
@@ -280,11 +280,11 @@ impl Console {
             Effect::RetryNow => self.cluster.retry.notify_one(),
             Effect::StreamLogs(sources) => _ = self.cluster.log_sources.send(sources),
             Effect::FetchFiles(query) => send(results, async move {
-                let page = queries::files(&session, &query).await;
+                let page = fetch::files(&session, &query).await;
                 Msg::Files(query, page)
             }),
             Effect::FetchDetail(query) => send(results, async move {
-                let data = queries::detail(&session, &query).await;
+                let data = fetch::detail(&session, &query).await;
                 Msg::Detail(query, data)
             }),
             Effect::Save(path, text) => send(results, async move { Msg::Saved(save(path, text).await) }),

@@ -12,16 +12,16 @@ use super::detail::Detail;
 use super::events::Events;
 use super::file_list::FileList;
 use super::keymap::{Chord, Keymap};
+use super::layout;
 use super::log_buffer::LogBuffer;
 pub use super::mode::{CommandLine, ConfirmAction, ConfirmDialog, Form, Mode, ResultPane};
-pub use super::msg::{
-    DetailData, DetailQuery, Effect, FilesPage, FilesQuery, LogSource, Msg, NetEvent, TransferProgress,
-};
-use super::operations::Operation;
+pub use super::msg::{Effect, LogSource, Msg, NetEvent, TransferProgress};
+use super::operation::Operation;
+pub use super::page::Page;
+pub use super::query::{DetailData, DetailQuery, FilesPage, FilesQuery};
 use super::rate_history::RateHistory;
 use super::table::DataTable;
 use super::theme::{Theme, Tone};
-use super::view::layout;
 use crate::command::Palette;
 use crate::command::alias::Aliases;
 use crate::command::values::MemberRef;
@@ -33,52 +33,6 @@ pub const NOTICE_MS: u64 = 6000;
 /// For this long after the coordinator is lost the console shows ELECTING even if no member answers; after that,
 /// RECONNECTING.
 pub const ELECTING_MS: u64 = 10_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Page {
-    Overview,
-    Members,
-    Jobs,
-    Assignments,
-    Files,
-    Models,
-    Logs,
-    Events,
-}
-
-impl Page {
-    /// In the order of their digit keys.
-    pub const ALL: [Self; 8] = [
-        Self::Overview,
-        Self::Members,
-        Self::Jobs,
-        Self::Assignments,
-        Self::Files,
-        Self::Models,
-        Self::Logs,
-        Self::Events,
-    ];
-
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Overview => "overview",
-            Self::Members => "members",
-            Self::Jobs => "jobs",
-            Self::Assignments => "assignments",
-            Self::Files => "files",
-            Self::Models => "models",
-            Self::Logs => "logs",
-            Self::Events => "events",
-        }
-    }
-
-    /// The page `by` places further, wrapping around.
-    #[must_use]
-    pub fn step(self, by: usize) -> Self {
-        let index = Self::ALL.iter().position(|page| *page == self).unwrap_or(0);
-        Self::ALL[(index + by) % Self::ALL.len()]
-    }
-}
 
 /// The state of the connection to the coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use idunno_shared::wire::control::{ClusterView, Liveness, LogRole, MemberView};
 use ratatui::layout::Size;
 
-use super::queries::QueryError;
+use super::query::QueryError;
 use super::state::{
     ConnectionState, DetailData, DetailQuery, Effect, Freeze, LogSource, Msg, NetEvent, Page, State,
 };
 use super::theme::Tone;
-use super::{file_list, input, operations, rows};
+use super::{files_page, input, operations, rows};
 use crate::answer::text;
 
 /// Views of an older term are ignored while a newer one was seen this recently: a deposed coordinator stops within its
@@ -30,7 +30,7 @@ pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
         }
     };
     rows::refresh(state);
-    effects.extend(file_list::next_query(state, now_ms));
+    effects.extend(files_page::next_query(state, now_ms));
     effects.extend(next_detail_query(state, now_ms));
     effects.extend(log_stream_change(state));
     effects
@@ -50,7 +50,7 @@ fn apply(state: &mut State, msg: Msg, now_ms: u64) {
             state.log.append(lines);
             state.dirty |= state.shows_log();
         }
-        Msg::Files(query, result) => file_list::accept(state, &query, result),
+        Msg::Files(query, result) => files_page::accept(state, &query, result),
         Msg::Detail(query, result) => accept_detail(state, &query, result),
         Msg::Progress(id, progress) => operations::set_progress(state, id, progress),
         Msg::Finished(id, result) => operations::finish(state, id, result, now_ms),

@@ -7,7 +7,8 @@ use idunno_shared::access::{Prefix, Role, join};
 use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{AccessKeyId, SecurityError};
 
-use super::{cluster, identity};
+use super::clock::now_ms;
+use super::cluster;
 use crate::answer::identities::CreatedKey;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::KeyVerb;
@@ -31,7 +32,7 @@ pub fn run(verb: KeyVerb) -> Result<Answer, Failure> {
 
 fn make(id: AccessKeyId, secret: &Path, valid: Duration) -> Result<Answer, SecurityError> {
     let secret = Secret::load(secret)?;
-    let ends_s = identity::now_ms() / 1_000 + valid.as_secs();
+    let ends_s = now_ms() / 1_000 + valid.as_secs();
     let id = AccessKeyId { key: secret.newest_number(), ends_s, ..id };
     // The newest key is in the file.
     let secret_access_key = secret.access_secret(&id).unwrap_or_default();

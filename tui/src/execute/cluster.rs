@@ -5,7 +5,6 @@ use std::path::Path;
 use idunno_shared::security::secret::{KeyRotation, Secret};
 use idunno_shared::security::{SecurityError, private_file};
 
-use super::dry_run;
 use crate::answer::program::ClusterSecret;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::ClusterVerb;
@@ -13,7 +12,7 @@ use crate::command::ClusterVerb;
 /// Runs a `cluster` command.
 pub fn run(verb: ClusterVerb, dry_run: bool) -> Result<Answer, Failure> {
     if dry_run {
-        return Err(dry_run::refuse_files());
+        return Err(Failure::no_dry_run());
     }
     let done = match verb {
         ClusterVerb::Init { out } => init(&out),

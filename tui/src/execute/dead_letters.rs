@@ -4,8 +4,8 @@ use idunno_shared::client::results::dead_letters;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, DeadLetter};
 
+use super::job_lookup::{resolve, resolve_in};
 use super::job_ref::{Resolved, Scope};
-use super::jobs::{resolve, resolve_in};
 use super::members;
 use crate::answer::results::{DeadLetter as DeadLetterJson, DroppedDeadLetters, RetriedDeadLetters};
 use crate::answer::table::Table;

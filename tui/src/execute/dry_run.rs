@@ -8,7 +8,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VE
 
 use super::files::many::{self, Transfer};
 use super::job_ref::Scope;
-use super::{files, jobs, members, packages};
+use super::{files, job_lookup, local_package, members};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::FilePattern;
@@ -16,12 +16,6 @@ use crate::command::{DeadLettersVerb, IdentityVerb, JobRef, LocalVerb, ModelVerb
 use crate::local::record::Record;
 use crate::package::Links;
 use crate::session::Session;
-
-/// Refuses a command that writes local files: it would write them.
-pub fn refuse_files() -> Failure {
-    let text = "--dry-run shows what a command would change in the cluster; this one writes local files";
-    Failure::new(Exit::Usage, text)
-}
 
 /// What a command would do, one line per change.
 pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
@@ -91,7 +85,7 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         }
         Verb::Model(ModelVerb::Add { path, name, follow_links, .. }) => {
             let links = if *follow_links { Links::All } else { Links::Inside };
-            let package = packages::open(path.clone(), name.clone(), links).await?;
+            let package = local_package::open(path.clone(), name.clone(), links).await?;
             let (files, size) =
                 (text::count(package.files.len() as u64, "file"), text::bytes(package.size()));
             vec![format!("add model {}: {files} ({size}), runtime {}", package.name, package.runtime.name())]
@@ -137,16 +131,16 @@ async fn versions(session: &Session, name: &FileName) -> Result<Vec<FileVersion>
 
 async fn of_jobs(session: &Session, what: &str, given: &[JobRef]) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
-    for id in jobs::resolve_existing(session, given).await? {
+    for id in job_lookup::resolve_existing(session, given).await? {
         lines.push(of_job(session, what, &JobRef::Id(id), Scope::Unfinished).await?);
     }
     Ok(lines)
 }
 
 async fn of_job(session: &Session, what: &str, job: &JobRef, scope: Scope) -> Result<String, Failure> {
-    let id = jobs::resolve_in(session, job, scope).await?.id;
-    let views = jobs::job_views(session, Some(id)).await?;
-    let view = views.first().ok_or_else(|| jobs::missing(id))?;
+    let id = job_lookup::resolve_in(session, job, scope).await?.id;
+    let views = job_lookup::job_views(session, Some(id)).await?;
+    let view = views.first().ok_or_else(|| job_lookup::missing(id))?;
     let (word, over) = (text::job_state(&view.state).0, view.done + view.dead);
     Ok(format!(
         "{what} {id}: {} over {}, {word}, {over} of {} queries finished",
@@ -160,7 +154,7 @@ async fn of_dead_letters(
     job: &JobRef,
     queries: &[u64],
 ) -> Result<String, Failure> {
-    let id = jobs::resolve_in(session, job, Scope::Only).await?.id;
+    let id = job_lookup::resolve_in(session, job, Scope::Only).await?.id;
     let mut found = dead_letters(&session.cluster(), id).await?;
     found.retain(|dead_letter| {
         !dead_letter.dropped && (queries.is_empty() || queries.contains(&dead_letter.index))

@@ -10,7 +10,7 @@ use idunno_shared::wire::control::{
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
 
-use super::{jobs, status};
+use super::{job_lookup, status};
 use crate::answer::jobs::JobExplanation;
 use crate::answer::{Answer, Failure, text};
 use crate::command::JobRef;
@@ -18,8 +18,8 @@ use crate::session::Session;
 
 /// `explain`.
 pub async fn run(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
-    let id = jobs::resolve(session, job).await?.id;
-    let job = jobs::job_views(session, Some(id)).await?.pop().ok_or_else(|| jobs::missing(id))?;
+    let id = job_lookup::resolve(session, job).await?.id;
+    let job = job_lookup::job_views(session, Some(id)).await?.pop().ok_or_else(|| job_lookup::missing(id))?;
     let view = status::first_view(session).await?;
     let request = ControlRequest::Leases { job: Some(id), worker: None };
     let ControlReply::Leases { leases, .. } = session.cluster().control(request).await? else {

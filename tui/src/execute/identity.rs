@@ -2,7 +2,7 @@
 //! when it is used.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use idunno_shared::access::{Grant, Prefix, Role, SubjectName, join};
 use idunno_shared::security::secret::Secret;
@@ -11,18 +11,13 @@ use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, IDENTITIES_PER_PAGE_MAX, NamedIdentity, Period,
 };
 
-use super::{cluster, dry_run};
+use super::clock::now_ms;
+use super::cluster;
 use crate::answer::identities::{self, CreatedIdentity, Identity, RevokedIdentity};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::IdentityVerb;
 use crate::session::Session;
-
-/// The clock, in milliseconds since the epoch.
-pub fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Runs an `identity` command that asks the cluster.
 pub async fn run(session: &Session, verb: IdentityVerb) -> Result<Answer, Failure> {
@@ -39,7 +34,7 @@ pub fn create(verb: IdentityVerb, dry_run: bool) -> Result<Answer, Failure> {
         return Err(Failure::new(Exit::Usage, "only 'identity create' works without a cluster"));
     };
     if dry_run {
-        return Err(dry_run::refuse_files());
+        return Err(Failure::no_dry_run());
     }
     let role = Role::from(role);
     if role != Role::Submitter && !prefixes.is_empty() {

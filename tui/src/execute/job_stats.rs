@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use idunno_shared::wire::control::JobView;
 
-use super::jobs::{job_views, name, resolve_any};
+use super::job_lookup::{job_views, resolve_any};
 use crate::answer::jobs::{JobStats, accuracy, pending};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure, records, text};
@@ -37,7 +37,7 @@ pub fn answer(views: &[JobView]) -> Answer {
         let ms = |value: f64| if view.done == 0 { String::from("-") } else { format!("{value:.2}") };
         table.row([
             view.id.to_string(),
-            name(view),
+            text::job_name(view),
             view.model.to_string(),
             state.to_owned(),
             view.details.weight.to_string(),
@@ -81,7 +81,7 @@ pub async fn history(session: &Session) -> Result<Answer, Failure> {
         let about = &view.details;
         table.row([
             view.id.to_string(),
-            name(view),
+            text::job_name(view),
             view.model.to_string(),
             view.dataset.to_string(),
             text::job_state(&view.state).0.to_owned(),

@@ -1,4 +1,4 @@
-//! Commands that change jobs, and how a job is named.
+//! Commands that change jobs.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,13 +8,13 @@ use idunno_shared::client::files::Progress;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, FailedMax, ITEMS_PER_REQUEST_MAX, JobOptions, JobState,
-    JobView, Selection, StartOptions,
+    Change, Changed, FailedMax, JobOptions, JobState, JobView, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy, RecordFormat};
 use tokio::time::Instant;
 
-use super::job_ref::{self, Resolved, Scope};
+use super::job_lookup::{job_views, resolve_existing, resolve_in, resolve_unfinished};
+use super::job_ref::Scope;
 use super::job_stats;
 use super::wait::{Look, look, pause};
 use crate::answer::jobs::{
@@ -205,54 +205,6 @@ pub async fn delete(session: &Session, job: &JobRef, yes: bool) -> Result<Answer
     Ok(Answer::new(&DeletedJob { job: job.to_string() }, text))
 }
 
-/// The job that a person means, over or not.
-pub async fn resolve(session: &Session, job: &JobRef) -> Result<Resolved, Failure> {
-    resolve_in(session, job, Scope::Any).await
-}
-
-/// The job that a person means, for a command that only unfinished jobs allow.
-pub async fn resolve_unfinished(session: &Session, job: &JobRef) -> Result<JobId, Failure> {
-    resolve_in(session, job, Scope::Unfinished).await.map(|found| found.id)
-}
-
-/// The job that a person means among those in `scope`.
-pub async fn resolve_in(session: &Session, job: &JobRef, scope: Scope) -> Result<Resolved, Failure> {
-    let views = match job {
-        JobRef::Id(_) => Vec::new(),
-        JobRef::Name(_) => job_views(session, None).await?,
-    };
-    Ok(job_ref::find(&views, job, scope)?)
-}
-
-/// The job that a person means, if one is named.
-pub async fn resolve_any(session: &Session, job: Option<&JobRef>) -> Result<Option<JobId>, Failure> {
-    match job {
-        None => Ok(None),
-        Some(job) => resolve(session, job).await.map(|found| Some(found.id)),
-    }
-}
-
-/// Each job once, in the given order; refused, before anything changes, if one of them does not exist.
-pub async fn resolve_existing(session: &Session, jobs: &[JobRef]) -> Result<Vec<JobId>, Failure> {
-    let views = job_views(session, None).await?;
-    let mut found = Vec::new();
-    for job in jobs {
-        let Resolved { id, .. } = job_ref::find(&views, job, Scope::Unfinished)?;
-        if !views.iter().any(|view| view.id == id) {
-            return Err(missing(id));
-        }
-        if !found.contains(&id) {
-            found.push(id);
-        }
-    }
-    Ok(found)
-}
-
-/// No job has this number.
-pub fn missing(job: JobId) -> Failure {
-    Failure::new(Exit::NotFound, format!("there is no {job}: get-job-stats lists the jobs"))
-}
-
 /// A failure in the middle of several changes names those that were made.
 fn after(failure: Failure, done: &[String]) -> Failure {
     if done.is_empty() {
@@ -296,37 +248,4 @@ pub fn halted(view: &JobView) -> Option<Failure> {
     let (state, reason) = text::job_state(&view.state);
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     Some(Failure::new(Exit::Partial, format!("{} is {state}{reason}", view.id)))
-}
-
-/// Figures of one job, or of all.
-pub async fn job_views(session: &Session, job: Option<JobId>) -> Result<Vec<JobView>, Failure> {
-    if job.is_some() {
-        return match session.cluster().control(ControlRequest::Jobs(job)).await? {
-            ControlReply::Jobs(jobs) => Ok(jobs),
-            _ => Err(Failure::unexpected()),
-        };
-    }
-    let mut jobs: Vec<JobView> = Vec::new();
-    loop {
-        let after = jobs.last().map(|view| view.id);
-        let request = ControlRequest::JobPage { after, limit: page_limit() };
-        let ControlReply::JobPage { jobs: page, more } = session.cluster().control(request).await? else {
-            return Err(Failure::unexpected());
-        };
-        let is_empty = page.is_empty();
-        jobs.extend(page);
-        if !more || is_empty {
-            return Ok(jobs);
-        }
-    }
-}
-
-/// A job's name, or a dash.
-pub fn name(view: &JobView) -> String {
-    view.details.name.as_ref().map_or_else(|| String::from("-"), ToString::to_string)
-}
-
-/// The largest page.
-pub fn page_limit() -> u32 {
-    u32::try_from(ITEMS_PER_REQUEST_MAX).unwrap_or(u32::MAX)
 }

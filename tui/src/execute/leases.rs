@@ -3,7 +3,7 @@
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{AssignmentView, ControlReply, ControlRequest, LeaseStage, LeaseView};
 
-use super::jobs::resolve_any;
+use super::job_lookup::resolve_any;
 use super::members::natural;
 use crate::answer::jobs::{JobAssignment, JobShare, Lease};
 use crate::answer::table::Table;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView, MemberView};
 
-use super::identity;
+use super::clock::now_ms;
 use crate::answer::cluster::{Member, MemberIdentity, MemberList, Membership, MembershipChange};
 use crate::answer::similar::did_you_mean;
 use crate::answer::table::Table;
@@ -91,7 +91,7 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
         ]);
     }
     let items = members.iter().map(Member::from).collect();
-    let own = identities::own_warning(session.ends_ms, identity::now_ms());
+    let own = identities::own_warning(session.ends_ms, now_ms());
     let warnings: Vec<String> = warnings::of(&members).into_iter().chain(own).collect();
     let text = table.render() + &warnings::lines(&warnings);
     Ok(Answer::new(&MemberList { answered_by: address.to_string(), items, warnings }, text))

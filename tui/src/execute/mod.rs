@@ -4,6 +4,7 @@
 
 pub mod access_key;
 pub mod backup;
+pub mod clock;
 pub mod cluster;
 pub mod dead_letters;
 pub mod dry_run;
@@ -11,14 +12,17 @@ pub mod environment;
 pub mod explain;
 pub mod files;
 pub mod identity;
+pub mod job_lookup;
 pub mod job_ref;
 pub mod job_stats;
 pub mod jobs;
 pub mod leases;
+pub mod local_package;
 pub mod logs;
 pub mod members;
 pub mod models;
 pub mod packages;
+pub mod pages;
 pub mod results;
 pub mod self_info;
 pub mod status;
@@ -42,7 +46,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
     if session.dry_run {
         match verb.writes() {
             Writes::Cluster => return dry_run::run(session, &verb).await,
-            Writes::Files => return Err(dry_run::refuse_files()),
+            Writes::Files => return Err(Failure::no_dry_run()),
             Writes::Nothing => {}
         }
     }
@@ -78,7 +82,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
         Verb::SetPolicy { policy } => jobs::set_policy(session, policy.into()).await,
         Verb::StartJob { jobs, limit, sample, max_failed, after, wait } => {
-            let after = jobs::resolve_any(session, after.as_ref()).await?;
+            let after = job_lookup::resolve_any(session, after.as_ref()).await?;
             let options = jobs::start_options(limit, sample, max_failed, after);
             jobs::start(session, &jobs, options, wait).await
         }

@@ -13,10 +13,9 @@ use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, ModelView, NewFile, NewPackage, PackageSummary,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
-use tokio::task::spawn_blocking;
 
 use super::environment::{self, Environment};
-use super::{members, models, try_package};
+use super::{local_package, members, models, try_package};
 use crate::answer::models::{AddedModel, ModelDetails, RemovedModel};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
@@ -34,7 +33,7 @@ pub async fn run(session: &Session, verb: ModelVerb) -> Result<Answer, Failure> 
         ModelVerb::Add { path, name, no_check, follow_links, python, no_environment } => {
             let python = Some(python).filter(|_| !no_environment);
             let links = if follow_links { Links::All } else { Links::Inside };
-            let package = open(path, name, links).await?;
+            let package = local_package::open(path, name, links).await?;
             add(session, package, python, no_check).await
         }
         ModelVerb::Ls => models::models(session).await,
@@ -42,17 +41,6 @@ pub async fn run(session: &Session, verb: ModelVerb) -> Result<Answer, Failure> 
         ModelVerb::Test { path, inputs, python } => try_package::run(path, inputs, python).await,
         ModelVerb::Rm { model, force } => remove(session, model, force).await,
     }
-}
-
-/// What a path holds, read on a thread that may wait for the disk.
-pub(super) async fn open(
-    path: PathBuf,
-    name: Option<ModelName>,
-    links: Links,
-) -> Result<LocalPackage, Failure> {
-    let opened = spawn_blocking(move || LocalPackage::open(&path, name, links)).await;
-    let opened = opened.map_err(|error| Failure::error(error.to_string()))?;
-    opened.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
 }
 
 async fn add(

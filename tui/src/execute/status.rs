@@ -4,6 +4,7 @@ use idunno_shared::client::cluster::Cluster;
 use idunno_shared::wire::control::{ClusterView, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 
+use super::clock::now_ms;
 use super::{identity, models};
 use crate::answer::cluster::ClusterStatus;
 use crate::answer::table::Table;
@@ -29,7 +30,7 @@ pub async fn run(session: &Session) -> Result<Answer, Failure> {
 
 /// Which identities end soon. Without an answer there is nothing to tell.
 async fn of_identities(session: &Session) -> Vec<String> {
-    let now_ms = identity::now_ms();
+    let now_ms = now_ms();
     let own = identities::own_warning(session.ends_ms, now_ms);
     let ending = identity::ending(session, now_ms).await.unwrap_or_default();
     own.into_iter().chain(identities::warnings(&ending, now_ms)).collect()

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::packages;
+use super::local_package;
 use crate::answer::models::{TestedInput, TestedModel};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure};
@@ -40,7 +40,7 @@ struct TriedInput {
 
 pub async fn run(path: PathBuf, inputs: Vec<PathBuf>, python: PathBuf) -> Result<Answer, Failure> {
     let name: ModelName = NAME.parse().map_err(|_| Failure::unexpected())?;
-    let package = packages::open(path.clone(), Some(name), Links::All).await?;
+    let package = local_package::open(path.clone(), Some(name), Links::All).await?;
     let runtime = package.runtime.name();
     let output = spawn_blocking(move || tried(&path, &package, &inputs, &python)).await;
     let output = output.map_err(|error| Failure::error(error.to_string()))??;

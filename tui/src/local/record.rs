@@ -140,4 +140,60 @@ impl Record {
             Failure::new(Exit::NotFound, text)
         })
     }
+
+    /// The data directories that exist, links resolved. Refused if one of them is not below `dir`.
+    pub fn data_dirs_below(&self, dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+        let failed = |path: &Path, error| Failure::error(format!("cannot find {}: {error}", path.display()));
+        let root = std::fs::canonicalize(dir).map_err(|error| failed(dir, error))?;
+        let mut found = Vec::new();
+        for process in &self.processes {
+            let path = match std::fs::canonicalize(&process.data_dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                resolved => resolved.map_err(|error| failed(&process.data_dir, error))?,
+            };
+            if path == root || !path.starts_with(&root) {
+                let text = format!(
+                    "nothing was deleted: the data directory of {}, {}, is not in {}: delete it yourself",
+                    process.name,
+                    path.display(),
+                    root.display()
+                );
+                return Err(Failure::new(Exit::Refused, text));
+            }
+            found.push(path);
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_below_the_clusters_directory_may_be_deleted() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, other) = (root.path().join("cluster"), root.path().join("home"));
+        for path in [dir.join("m1"), other.clone()] {
+            fs::create_dir_all(path).unwrap();
+        }
+        symlink(&other, dir.join("link")).unwrap();
+        let named = |data_dir: PathBuf| {
+            let mut record = Record::new("idunnod".into(), None, 1);
+            record.processes.push(Process { name: "m1".into(), data_dir, address: None, running: None });
+            record
+        };
+        assert_eq!(
+            named(dir.join("m1")).data_dirs_below(&dir).unwrap(),
+            [fs::canonicalize(dir.join("m1")).unwrap()]
+        );
+        assert_eq!(named(dir.join("gone")).data_dirs_below(&dir).unwrap(), Vec::<PathBuf>::new());
+        for outside in [other, dir.join("link"), dir.join("../home"), dir.clone(), root.path().to_owned()] {
+            let refused = named(outside.clone()).data_dirs_below(&dir).unwrap_err();
+            assert!(refused.message.contains("nothing was deleted"), "{}: {refused}", outside.display());
+        }
+    }
 }

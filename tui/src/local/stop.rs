@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::process::Signal;
 use super::record::{self, Process, Record};
-use super::{lock, members_of, trust};
+use super::{lock, members_of};
 use crate::answer::local::{KilledMember, KilledMembers, StoppedCluster};
 use crate::answer::{Answer, Exit, Failure};
 use crate::session::Session;
@@ -167,7 +167,7 @@ fn signal_all(record: &Record, signal: Signal) {
 
 /// Deletes the data of the processes, and the directory itself if nothing else is in it.
 fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
-    for data_dir in trust::below(&session.dir, record)? {
+    for data_dir in record.data_dirs_below(&session.dir)? {
         if let Err(error) = std::fs::remove_dir_all(&data_dir)
             && error.kind() != std::io::ErrorKind::NotFound
         {

@@ -3,9 +3,8 @@
 //! `cluster.json` names a program to run, processes to end and directories to delete. A command believes it only if nobody
 //! but its user, or root, can have written it. New directories are for their owner only.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::record::Record;
 use crate::answer::{Exit, Failure};
 
 /// Refuses a directory or file that somebody else could have written.
@@ -53,37 +52,12 @@ pub fn create_private(dir: &Path) -> std::io::Result<()> {
     builder.create(dir)
 }
 
-/// The data directories that exist, links resolved. Refused if one of them is not below `dir`.
-pub fn below(dir: &Path, record: &Record) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |path: &Path, error| Failure::error(format!("cannot find {}: {error}", path.display()));
-    let root = std::fs::canonicalize(dir).map_err(|error| failed(dir, error))?;
-    let mut found = Vec::new();
-    for process in &record.processes {
-        let path = match std::fs::canonicalize(&process.data_dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            resolved => resolved.map_err(|error| failed(&process.data_dir, error))?,
-        };
-        if path == root || !path.starts_with(&root) {
-            let text = format!(
-                "nothing was deleted: the data directory of {}, {}, is not in {}: delete it yourself",
-                process.name,
-                path.display(),
-                root.display()
-            );
-            return Err(Failure::new(Exit::Refused, text));
-        }
-        found.push(path);
-    }
-    Ok(found)
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 
     use super::*;
-    use crate::local::record::Process;
 
     #[test]
     fn what_others_could_have_written_is_not_believed() {
@@ -109,27 +83,6 @@ mod tests {
             check(&link).unwrap();
             lchown(&link, Some(65_534), None).unwrap();
             assert!(check(&link).unwrap_err().message.contains("is a link that user 65534 made"));
-        }
-    }
-
-    #[test]
-    fn only_what_is_below_the_clusters_directory_may_be_deleted() {
-        let root = tempfile::tempdir().unwrap();
-        let (dir, other) = (root.path().join("cluster"), root.path().join("home"));
-        for path in [dir.join("m1"), other.clone()] {
-            fs::create_dir_all(path).unwrap();
-        }
-        symlink(&other, dir.join("link")).unwrap();
-        let named = |data_dir: PathBuf| {
-            let mut record = Record::new("idunnod".into(), None, 1);
-            record.processes.push(Process { name: "m1".into(), data_dir, address: None, running: None });
-            record
-        };
-        assert_eq!(below(&dir, &named(dir.join("m1"))).unwrap(), [fs::canonicalize(dir.join("m1")).unwrap()]);
-        assert_eq!(below(&dir, &named(dir.join("gone"))).unwrap(), Vec::<PathBuf>::new());
-        for outside in [other, dir.join("link"), dir.join("../home"), dir.clone(), root.path().to_owned()] {
-            let refused = below(&dir, &named(outside.clone())).unwrap_err();
-            assert!(refused.message.contains("nothing was deleted"), "{}: {refused}", outside.display());
         }
     }
 }

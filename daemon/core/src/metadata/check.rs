@@ -56,7 +56,7 @@ impl JobRecord {
         })?;
         let mut answered = RangeSet::new();
         for range in self.segments.iter().flat_map(|segment| &segment.ranges) {
-            let new = answered.insert(range.first..range.end());
+            let new = answered.insert(range.queries());
             InvariantViolation::unless(new == u64::from(range.count), || {
                 format!("queries of {range:?} are answered twice")
             })?;

@@ -307,7 +307,7 @@ impl State {
     pub fn queries(&self, id: JobId, range: QueryRange) -> Vec<(u64, Query)> {
         let Some(job) = self.jobs.get(&id) else { return Vec::new() };
         let Some(manifest) = job.manifest.as_deref() else {
-            return self.folder_queries(job, range.first..range.end());
+            return self.folder_queries(job, range.queries());
         };
         manifest.slice(range.first, range.end()).map(|(number, query)| (number, query.clone())).collect()
     }

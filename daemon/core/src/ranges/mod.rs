@@ -220,7 +220,7 @@ impl From<Range<u64>> for RangeSet {
 
 impl From<QueryRange> for RangeSet {
     fn from(range: QueryRange) -> Self {
-        Self::from(range.first..range.end())
+        Self::from(range.queries())
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::Policy;
 
-use super::jobs::Job;
+use super::job::Job;
 use super::worker::Worker;
 use super::{RebalanceReason, Scheduler, SchedulerEffect};
 

@@ -6,7 +6,7 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::LEASES_HELD_MAX;
 
 use super::Scheduler;
-use super::jobs::Job;
+use super::job::Job;
 use super::worker::{HeldLease, Worker};
 use crate::invariant::InvariantViolation;
 use crate::ranges::RangeSet;
@@ -55,7 +55,7 @@ impl Scheduler {
             format!("worker {node} has orders that were not sent")
         })?;
         for lease in &worker.leases {
-            let range = lease.lease.range.first..lease.lease.range.end();
+            let range = lease.lease.range.queries();
             let is_within = !lease.open.is_empty() && lease.open.within(range) == lease.open;
             InvariantViolation::unless(is_within, || {
                 format!("lease {:?} of worker {node} has the open queries {:?}", lease.lease, lease.open)

@@ -1,10 +1,33 @@
-//! The chunks of a job that wait for another lease, and when the next of them is due.
+//! Chunks of queries, and those of a job that wait for another lease, by when they are due.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
-use super::jobs::Chunk;
+use super::fault_history::FaultHistory;
 use crate::time::Instant;
+
+/// Consecutive queries with a shared lease history. They are leased again as one batch, or in parts if the batch size
+/// has shrunk.
+#[derive(Clone, Debug)]
+pub(super) struct Chunk {
+    pub(super) range: Range<u64>,
+    /// How often it has been leased.
+    pub(super) lease_count: u32,
+    pub(super) history: FaultHistory,
+    /// When it may be leased again.
+    pub(super) due: Instant,
+}
+
+impl Chunk {
+    pub(super) fn fresh(range: Range<u64>) -> Self {
+        Self { range, lease_count: 0, history: FaultHistory::default(), due: Instant::START }
+    }
+
+    /// How many queries it has.
+    pub(super) fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
 
 /// Chunks by their first query. Read as a map.
 #[derive(Clone, Debug, Default)]

@@ -11,8 +11,8 @@
 //! Sources: stride scheduling (Waldspurger and Weihl 1995); start-time fair queueing (Goyal, Vin and Cheng 1996) for
 //! newcomers.
 //! Invariant: among the jobs that a worker can serve, virtual times differ by at most two batches of each, and by at
-//! most [`DEFICIT_SECONDS`] of service where workers differ in what they can serve.
-//! Not here: which batch of the job (`jobs.rs`).
+//! most [`DEFICIT_SECONDS`](super::service::DEFICIT_SECONDS) of service where workers differ in what they can serve.
+//! Not here: which batch of the job (`job.rs`).
 
 use std::collections::BTreeMap;
 
@@ -20,130 +20,16 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::Policy;
 
 use super::Scheduler;
-use super::jobs::{Candidate, Job};
-use super::sizing::Rate;
+use super::job::{Candidate, Job};
 use super::worker::Worker;
 use crate::time::Instant;
-
-/// A job may lag by what it had answered in this many seconds, which bounds how long it catches up after an outage.
-const DEFICIT_SECONDS: usize = 10;
-/// Virtual time of one query, or of [`UNIT_US`] of inference, at weight 1. Leaves room for a job of 2^43 queries.
-const UNIT: u64 = 1 << 20;
-const UNIT_US: u64 = 1_000;
-
-/// Sums amounts over the last `N` seconds, in buckets of one second.
-#[derive(Clone, Debug)]
-pub(super) struct Window<const N: usize> {
-    amounts: [u64; N],
-    second: u64,
-}
-
-impl<const N: usize> Window<N> {
-    pub(super) fn new() -> Self {
-        Self { amounts: [0; N], second: 0 }
-    }
-
-    pub(super) fn add(&mut self, amount: u64, now: Instant) {
-        self.advance(now);
-        let bucket = self.bucket(self.second);
-        *bucket = bucket.saturating_add(amount);
-    }
-
-    /// The sum over the window that ends at `now`.
-    pub(super) fn sum(&self, now: Instant) -> u64 {
-        let mut copy = self.clone();
-        copy.advance(now);
-        // Times come from workers and may be arbitrarily large.
-        copy.amounts.iter().fold(0, |sum, amount| sum.saturating_add(*amount))
-    }
-
-    fn advance(&mut self, now: Instant) {
-        let second = now.as_micros() / 1_000_000;
-        let first_stale = (self.second + 1).max(second.saturating_sub(N as u64 - 1));
-        for stale in first_stale..=second {
-            *self.bucket(stale) = 0;
-        }
-        self.second = self.second.max(second);
-    }
-
-    fn bucket(&mut self, second: u64) -> &mut u64 {
-        let index = usize::try_from(second % N as u64).unwrap_or(0);
-        &mut self.amounts[index]
-    }
-}
-
-/// The service that a job has received.
-#[derive(Clone, Debug)]
-pub(super) struct Service {
-    virtual_time: u64,
-    pub(super) weight: u32,
-    policy: Policy,
-    /// The rate of the job's queries over all workers.
-    pub(super) rate: Rate,
-    answered: Window<DEFICIT_SECONDS>,
-}
-
-impl Service {
-    pub(super) fn new(weight: u32) -> Self {
-        Self {
-            virtual_time: 0,
-            weight: weight.max(1),
-            policy: Policy::default(),
-            rate: Rate::default(),
-            answered: Window::new(),
-        }
-    }
-
-    /// Charges queries that were leased, or answered without a lease.
-    pub(super) fn charge(&mut self, queries: u64) {
-        self.virtual_time = self.virtual_time.saturating_add(self.cost(queries));
-    }
-
-    /// Refunds leased queries that came back without an attempt.
-    pub(super) fn refund(&mut self, queries: u64) {
-        self.virtual_time = self.virtual_time.saturating_sub(self.cost(queries));
-    }
-
-    pub(super) fn record_answers(&mut self, queries: u64, now: Instant) {
-        self.answered.add(queries, now);
-    }
-
-    /// Records the inference time of a committed batch; under the policy `time` it replaces the estimate.
-    pub(super) fn record_batch(&mut self, queries: u32, inference_us: u64, now: Instant) {
-        if self.policy == Policy::Time {
-            let charged = self.cost(u64::from(queries));
-            self.virtual_time =
-                self.virtual_time.saturating_sub(charged).saturating_add(self.time_cost(inference_us));
-        }
-        self.rate.add(queries, inference_us, now);
-    }
-
-    /// Adopts a policy and resets the virtual time, whose unit the policy decides.
-    pub(super) fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
-        self.virtual_time = 0;
-    }
-
-    /// The virtual time of so many queries.
-    fn cost(&self, queries: u64) -> u64 {
-        if self.policy == Policy::Time && self.rate.is_known() {
-            let each_us = u64::try_from(self.rate.time(1).as_micros()).unwrap_or(u64::MAX);
-            return self.time_cost(each_us.saturating_mul(queries));
-        }
-        queries.saturating_mul(UNIT) / u64::from(self.weight)
-    }
-
-    fn time_cost(&self, inference_us: u64) -> u64 {
-        inference_us.saturating_mul(UNIT / UNIT_US) / u64::from(self.weight)
-    }
-}
 
 /// Raises the virtual time of a job that starts or resumes to the least of the active jobs.
 pub(super) fn start_level(jobs: &mut BTreeMap<JobId, Job>, starting: JobId) {
     let others = jobs.iter().filter(|(id, job)| **id != starting && job.is_active());
     let Some(least) = others.map(|(_, job)| job.service.virtual_time).min() else { return };
     if let Some(job) = jobs.get_mut(&starting) {
-        job.service.virtual_time = job.service.virtual_time.max(least);
+        job.service.catch_up(least);
     }
 }
 
@@ -154,8 +40,8 @@ pub(super) fn cap_deficits(jobs: &mut BTreeMap<JobId, Job>, served: JobId, now: 
     let front_batch = front.service.cost(2 * u64::from(front.current_batch_size));
     for job in jobs.values_mut().filter(|job| job.service.virtual_time < front_time) {
         let own_batch = job.service.cost(2 * u64::from(job.current_batch_size));
-        let deficit = job.service.cost(job.service.answered.sum(now)).max(own_batch).max(front_batch);
-        job.service.virtual_time = job.service.virtual_time.max(front_time.saturating_sub(deficit));
+        let deficit = job.service.recent_cost(now).max(own_batch).max(front_batch);
+        job.service.catch_up(front_time.saturating_sub(deficit));
     }
 }
 

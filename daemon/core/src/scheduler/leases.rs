@@ -27,8 +27,8 @@ use idunno_shared::wire::jobs::{
     BATCH_QUERIES_MAX, BatchSize, LEASES_HELD_MAX, Lease, QueryRange, WorkerReport,
 };
 
+use super::chunks::Chunk;
 use super::fairness::cap_deficits;
-use super::jobs::{Chunk, span};
 use super::worker::{HeldLease, Stage};
 use super::{Committed, LossReason, Scheduler, SchedulerEffect};
 use crate::ranges::RangeSet;
@@ -105,7 +105,7 @@ impl Scheduler {
         }
         // A grant of an earlier term may arrive after this term has filled the worker.
         let has_room = worker.has_room(stage, &self.config);
-        let range = span(lease.range);
+        let range = lease.range.queries();
         // A coordinator that restarts quickly resumes its term, and its grants may be claimed like those of an earlier one.
         let is_earlier = lease.term < self.term || (lease.term == self.term && self.now < self.grace_ends);
         let job = self.jobs.get_mut(&lease.job).filter(|_| is_earlier && has_room);
@@ -215,7 +215,7 @@ impl Scheduler {
         let (Some(job), Some(worker)) = (self.jobs.get_mut(&lease.job), self.workers.get_mut(&node)) else {
             return false;
         };
-        let (from, to) = (span(lease.range), span(alternative.range));
+        let (from, to) = (lease.range.queries(), alternative.range.queries());
         let held = worker.leases.iter_mut().find(|held| held.lease == lease && !held.is_copy);
         let is_free = lease.attempt == 1 && job.fresh.contains_all(to.clone());
         let Some(held) = held.filter(|held| is_free && held.open == RangeSet::from(from.clone())) else {
@@ -236,7 +236,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&committed.job) else { return };
         let mut leased = RangeSet::new();
         for range in &committed.ranges {
-            let range = span(*range);
+            let range = range.queries();
             let unleased: u64 = job.take_waiting(range.clone()).iter().map(Chunk::len).sum();
             job.service.charge(unleased);
             job.service.record_answers(job.open.remove(range.clone()), now);

@@ -23,18 +23,23 @@
 mod assignment;
 mod check;
 mod chunks;
+mod circuit_breaker;
 mod config;
 mod event;
 mod failures;
 mod fairness;
+mod fault_history;
+mod job;
 mod jobs;
 mod leases;
 mod reports;
+mod service;
 mod sizing;
 mod stragglers;
 #[cfg(test)]
 mod tests;
 mod training;
+mod window;
 mod worker;
 mod workers;
 
@@ -54,7 +59,7 @@ use crate::invariant::InvariantViolation;
 use crate::machine::Machine;
 use crate::time::Instant;
 use assignment::AssignmentLine;
-use jobs::Job;
+use job::Job;
 use sizing::BatchTimes;
 use training::Trainings;
 use worker::Worker;

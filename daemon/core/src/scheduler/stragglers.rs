@@ -25,7 +25,7 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::{Fault, FaultKind, Lease};
 
 use super::Scheduler;
-use super::jobs::Job;
+use super::job::Job;
 use super::worker::{HeldLease, Stage, Worker};
 use crate::ranges::RangeSet;
 

@@ -12,9 +12,9 @@ use idunno_shared::wire::control::ITEMS_PER_REQUEST_MAX;
 use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState, WorkerReport};
 
 use super::config::MODELS_MAX;
-use super::failures::{FaultHistory, back_off};
-use super::fairness::Window;
+use super::fault_history::{FaultHistory, back_off};
 use super::sizing::{BatchSizer, Rate};
+use super::window::Window;
 use super::{CompletedBatch, ReplyPlan, SchedulerConfig};
 use crate::ranges::RangeSet;
 use crate::time::Instant;

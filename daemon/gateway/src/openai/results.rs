@@ -201,7 +201,7 @@ impl Reading {
         segment: &SegmentView,
         rows: &[u8],
     ) -> Result<(), Ended> {
-        let is_valid = |query| segment.ranges.iter().any(|range| (range.first..range.end()).contains(&query));
+        let is_valid = |query| segment.ranges.iter().any(|range| range.queries().contains(&query));
         for row in rows.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
             self.writer
                 .answer(&mut sending.lines, row, |query| is_valid(query) && sent.is_first(query))

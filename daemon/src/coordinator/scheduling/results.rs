@@ -42,7 +42,7 @@ impl SchedulerTask {
     ) {
         let answer = outcome.map(|applied| {
             let answered = commit.batches.iter().flat_map(|batch| batch.answered.iter());
-            let mut answered: RangeSet = answered.map(|range| range.first..range.end()).collect();
+            let mut answered: RangeSet = answered.map(|range| range.queries()).collect();
             let state = self.state();
             let job = state.job(commit.job);
             if let Some(job) = job {

@@ -34,8 +34,8 @@ use idunno_shared::wire::frame::{
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use idunno_shared::wire::version::{SPOKEN, Versions};
+use idunno_store::access::BlobAccess;
 use idunno_store::memory::MemoryPermit;
-use idunno_store::server::BlobAccess;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use thiserror::Error;

@@ -22,10 +22,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 use tokio_util::sync::CancellationToken;
 
 use self::coordinator::FakeCoordinator;
+use super::access::BlobAccess;
 use super::blobs::disk::BlobDisk;
 use super::blobs::{BlobStore, WatchedDisk};
 use super::scrub::{self, Scrub};
-use super::server::{BlobAccess, BlobServer, ClusterKnowledge, DISK_TIMEOUT};
+use super::server::{BlobServer, ClusterKnowledge, DISK_TIMEOUT};
 
 const PIPE_BYTES: usize = 256 << 10;
 pub(super) const UPLOAD: UploadId = UploadId { term: Term(1), number: 1 };

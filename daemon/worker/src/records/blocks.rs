@@ -1,11 +1,11 @@
 //! The blocks of the records seen so far.
 //!
-//! Bounds: a block per [`BLOCK_RECORDS`] records or [`BLOCK_BYTES`], or a power of two times that, so that there are at most
-//! [`BLOCKS_MAX`].
+//! Bounds: records of at most [`RECORD_BYTES_MAX`], at most [`QUERIES_PER_JOB_MAX`] of them; a block per [`BLOCK_RECORDS`]
+//! records or [`BLOCK_BYTES`], or a power of two times that, so that there are at most [`BLOCKS_MAX`].
 
 use idunno_core::metadata::{Block, QUERIES_PER_JOB_MAX, RECORD_BYTES_MAX};
 
-use super::record_index::RecordIndexError;
+use super::index_error::RecordIndexError;
 
 pub(super) const BLOCK_RECORDS: u64 = 64;
 /// A block of this size takes no further record.

@@ -6,8 +6,8 @@ use idunno_shared::wire::records::{CsvLayout, Quote, ReadOptions};
 
 use super::blocks::{BlockList, Place};
 use super::dialect::{self, Dialect};
+use super::index_error::RecordIndexError;
 use super::line_ends;
-use super::record_index::RecordIndexError;
 
 pub(super) struct CsvIndex {
     core: csv_core::Reader,

@@ -17,7 +17,7 @@ use idunno_shared::wire::records::{
 };
 
 use super::csv_records::builder;
-use super::record_index::RecordIndexError;
+use super::index_error::RecordIndexError;
 
 /// Bytes from the beginning of a file in which its dialect is found.
 pub(super) const SAMPLE_BYTES: usize = 64 << 10;

@@ -10,8 +10,8 @@ use memchr::memchr;
 
 use super::Line;
 use super::blocks::{BlockList, Place};
+use super::index_error::RecordIndexError;
 use super::json_records::Parser;
-use super::record_index::RecordIndexError;
 
 pub(super) struct JsonlIndex {
     options: ReadOptions,

@@ -14,8 +14,10 @@ mod csv_index;
 mod csv_records;
 mod dialect;
 mod encoding;
+mod index_error;
 mod json_records;
 mod jsonl_index;
+mod name_list;
 pub mod record_index;
 
 pub use encoding::not_text;

@@ -3,95 +3,29 @@
 //! Decides how the file is read, from its name, its first bytes and what people ask for: nothing is found anew later.
 //! Refuses what cannot be records, and a file of which no record can be read.
 //!
-//! Bounds: records of at most [`RECORD_BYTES_MAX`], at most [`QUERIES_PER_JOB_MAX`] of them; the bounds of `blocks` and
-//! `dialect`; a list of at most [`LIST_BYTES_MAX`].
+//! Bounds: those of `blocks`, `dialect` and `name_list`.
 
-use idunno_core::metadata::{FileKind, Inputs, QUERIES_PER_JOB_MAX, RECORD_BYTES_MAX};
+use idunno_core::metadata::{FileKind, Inputs};
 use idunno_shared::ids::Digest;
-use idunno_shared::names::{FileName, NameError};
 use idunno_shared::wire::control::Selection;
 use idunno_shared::wire::jobs::RecordFormat;
-use idunno_shared::wire::records::{KEPT_COLUMNS_MAX, KEPT_NAMES_BYTES_MAX, ReadOptions};
-use thiserror::Error;
+use idunno_shared::wire::records::ReadOptions;
 
 pub use super::blocks::BLOCKS_MAX;
 use super::blocks::{BlockList, Place};
 use super::csv_index::CsvIndex;
 use super::dialect::SAMPLE_BYTES;
 use super::encoding;
+pub use super::index_error::RecordIndexError;
 use super::jsonl_index::JsonlIndex;
+use super::name_list::NameList;
 
-/// Longest list of names: it is committed to the metadata log as one command.
-pub const LIST_BYTES_MAX: usize = 4 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
-
-/// A file is not a dataset. Single malformed records are not detected here but by the workers that read them. Lines and
-/// columns are counted from 1.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum RecordIndexError {
-    #[error(
-        "the record that begins in line {line} is longer than {RECORD_BYTES_MAX} bytes; in CSV, a quote that is not \
-         closed is a possible cause"
-    )]
-    TooLong { line: u64 },
-    #[error(
-        "the record that begins in line {line} has a quote that is never closed: close it, or pass --quote none"
-    )]
-    OpenQuote { line: u64 },
-    #[error("it has more than {QUERIES_PER_JOB_MAX} records: split it into several datasets")]
-    TooMany,
-    #[error("{0}")]
-    NotText(&'static str),
-    #[error(
-        "line {line} begins a JSON document of several lines: write one value a line, for example with jq -c '.[]'"
-    )]
-    SeveralLines { line: u64 },
-    #[error("none of its {count} records can be read: {first}")]
-    Unreadable { count: u64, first: String },
-    #[error(
-        "none of its records has an input: line {line} has {columns} columns, the input is column {input}"
-    )]
-    NoInput { line: u64, columns: usize, input: u32 },
-    #[error(
-        "its first line has no column '{name}'; its columns, separated by '{delimiter}', are: {found}. \
-         --input-column names the input, --delimiter another separator, --no-header says that they are a record"
-    )]
-    NoColumn { name: String, delimiter: String, found: String },
-    #[error(
-        "it has no header, and {count} columns separated by '{delimiter}', but not '{name}': name columns by their \
-         numbers from 1, as in --input-column 1"
-    )]
-    Number { name: String, delimiter: String, count: usize },
-    #[error(
-        "its only column '{heading}' looks like several: --delimiter says what separates them, --input-column with this \
-         name that it is one"
-    )]
-    OneColumn { heading: String },
-    #[error("its first line has several columns '{name}': rename all but one")]
-    Duplicate { name: String },
-    #[error(
-        "the heading of column {column} is too long to come back in the rows: name the columns to --keep"
-    )]
-    LongName { column: u32 },
-    #[error(
-        "at most {KEPT_COLUMNS_MAX} columns, with {KEPT_NAMES_BYTES_MAX} bytes of names, can come back in the rows: name \
-         them with --keep"
-    )]
-    ManyKept,
-    #[error("it is not CSV, so it has no delimiter, quotes or header to choose")]
-    NotCsv,
-    #[error("it is a list of names, which has no columns to choose or to keep")]
-    ListOptions,
-    #[error("line {line}: {reason}")]
-    Name { line: usize, reason: String },
-    #[error("a list may have at most {LIST_BYTES_MAX} bytes: split it")]
-    List,
-}
 
 enum FormatReader {
     Jsonl(JsonlIndex),
     Csv(Box<CsvIndex>),
-    List(Vec<u8>),
+    List(NameList),
 }
 
 /// Builds the index from the bytes of a file, in pieces of any size.
@@ -138,7 +72,7 @@ impl RecordIndex {
             FileKind::Jsonl if self.options.is_of_csv() => return Err(RecordIndexError::NotCsv),
             FileKind::List if !self.options.is_default() => return Err(RecordIndexError::ListOptions),
             FileKind::Jsonl => FormatReader::Jsonl(JsonlIndex::new(self.options.clone(), at)),
-            FileKind::List => FormatReader::List(Vec::new()),
+            FileKind::List => FormatReader::List(NameList::default()),
             FileKind::Csv | FileKind::Tsv => {
                 let csv = CsvIndex::new(self.kind, self.options.clone(), text, goes_on, at);
                 text = &text[csv.skipped()..];
@@ -155,10 +89,7 @@ impl RecordIndex {
         match &mut self.reader {
             Some(FormatReader::Jsonl(lines)) => lines.take(bytes, &mut self.blocks),
             Some(FormatReader::Csv(csv)) => csv.take(bytes, &mut self.blocks),
-            Some(FormatReader::List(list)) => {
-                list.extend_from_slice(bytes);
-                if list.len() > LIST_BYTES_MAX { Err(RecordIndexError::List) } else { Ok(()) }
-            }
+            Some(FormatReader::List(list)) => list.take(bytes),
             None => Ok(()),
         }
     }
@@ -178,7 +109,7 @@ impl RecordIndex {
         let format = match self.reader {
             Some(FormatReader::Jsonl(lines)) => lines.finish(&mut self.blocks, is_cut)?,
             Some(FormatReader::Csv(csv)) => csv.finish(&mut self.blocks, is_cut)?,
-            Some(FormatReader::List(list)) => return Ok(Inputs::Listed { digest, names: names(&list)? }),
+            Some(FormatReader::List(list)) => return Ok(Inputs::Listed { digest, names: list.names()? }),
             None => RecordFormat::Jsonl,
         };
         let BlockList { list: blocks, count, .. } = self.blocks;
@@ -186,23 +117,12 @@ impl RecordIndex {
     }
 }
 
-fn names(list: &[u8]) -> Result<Vec<FileName>, RecordIndexError> {
-    let mut names = Vec::new();
-    for (number, line) in (1..).zip(list.split(|&byte| byte == b'\n')) {
-        let wrong = |reason: String| RecordIndexError::Name { line: number, reason };
-        let line = std::str::from_utf8(line).map_err(|error| wrong(error.to_string()))?.trim();
-        if !line.is_empty() {
-            names.push(line.parse().map_err(|error: NameError| wrong(error.to_string()))?);
-        }
-    }
-    Ok(names)
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU64;
 
     use bytes::Bytes;
+    use idunno_shared::names::FileName;
     use idunno_shared::wire::records::{ColumnNames, Keep, Quote};
 
     use super::super::{Span, read};

@@ -80,7 +80,7 @@ struct PlannedRange {
 impl MergePlan {
     fn new(segments: &[SegmentView]) -> Result<Self, InconsistentResults> {
         let ranges = segments.iter().enumerate().flat_map(|(segment, view)| {
-            view.ranges.iter().map(move |range| PlannedRange { queries: range.first..range.end(), segment })
+            view.ranges.iter().map(move |range| PlannedRange { queries: range.queries(), segment })
         });
         let mut ranges: Vec<_> = ranges.collect();
         ranges.sort_unstable_by_key(|range| range.queries.start);
@@ -351,7 +351,7 @@ mod tests {
                 ranges[0] = QueryRange { first: 1, count: 9 };
             }
             // A worker's batches end in any order.
-            let queries = ranges.iter().rev().flat_map(|range| range.first..range.end());
+            let queries = ranges.iter().rev().flat_map(|range| range.queries());
             let rows: Vec<String> =
                 queries.map(|query| format!("{{\"query\":{query},\"output\":\"{:100}\"}}\n", "")).collect();
             transfer.segments.push(rows.concat().into());

@@ -158,7 +158,7 @@ impl Harness {
                 .map(|line| serde_json::from_str(line).unwrap())
                 .collect();
             let claimed = commit.batches.iter().flat_map(|batch| &batch.answered);
-            let claimed: Vec<u64> = claimed.flat_map(|range| range.first..range.end()).collect();
+            let claimed: Vec<u64> = claimed.flat_map(|range| range.queries()).collect();
             assert_eq!(rows.iter().map(|row| row["query"].as_u64().unwrap()).collect::<Vec<_>>(), claimed);
             all.extend(rows);
         }

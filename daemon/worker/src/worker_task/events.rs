@@ -122,7 +122,7 @@ impl WorkerTask {
 
     fn accept(&mut self, grant: Grant) -> bool {
         let lease = grant.lease;
-        let queries = lease.range.first..lease.range.end();
+        let queries = lease.range.queries();
         let matches = grant.records.is_some() || queries.eq(grant.inputs.iter().map(|input| input.index));
         if lease.range.count == 0 || lease.range.count > BATCH_QUERIES_MAX || !matches {
             warn!(

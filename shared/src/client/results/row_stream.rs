@@ -259,8 +259,7 @@ impl RowStream {
     /// The rows of a segment that lie within its ranges and were not given.
     fn new_rows(&self, bytes: &[u8], segment: &SegmentView) -> Result<Vec<String>, RowsError> {
         let is_new = |query: u64| {
-            !self.given.contains(query)
-                && segment.ranges.iter().any(|range| (range.first..range.end()).contains(&query))
+            !self.given.contains(query) && segment.ranges.iter().any(|range| range.queries().contains(&query))
         };
         let wrong = |reason: String| RowsError::Malformed { digest: segment.segment.blob.digest, reason };
         let mut rows = Vec::new();

@@ -6,7 +6,6 @@ use super::members::MemberNames;
 use crate::answer::{jobs, text};
 use crate::console::table::{Cell, Column, DataRow, Mark, TableContent};
 use crate::console::theme::Tone;
-use crate::execute::jobs::name;
 
 pub(super) fn content(view: &ClusterView) -> TableContent {
     let columns = vec![
@@ -56,7 +55,7 @@ fn row(job: &JobView) -> DataRow {
             milliseconds(job.processing_ms.p99),
             number_or_dash(accuracy, format!("{:.1} %", accuracy.unwrap_or(0.0) * 100.0)),
             Cell::plain(job.dataset.to_string()),
-            Cell::plain(name(job)),
+            Cell::plain(text::job_name(job)),
             Cell::count(job.details.weight.into()),
         ],
     }

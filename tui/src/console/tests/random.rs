@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::fixtures::{busy_cluster, entry, fixture};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::registry::Danger;
-use crate::console::queries::QueryError;
+use crate::console::query::QueryError;
 use crate::console::state::{DetailData, Effect, FilesPage, Mode, Msg, NetEvent, Page, State};
 use crate::console::update::update;
 use crate::tail::LogLine;

@@ -12,7 +12,7 @@ use crate::command::registry::entries;
 use crate::command::{JobRef, Verb};
 use crate::console::detail::DetailTarget;
 use crate::console::keymap::Keymap;
-use crate::console::operations::OperationOutcome;
+use crate::console::operation::OperationOutcome;
 use crate::console::registry::{ItemKind, items};
 use crate::console::state::{Effect, FilesPage, Mode, Msg, NetEvent, Page, State};
 use crate::console::table::SortOrder;

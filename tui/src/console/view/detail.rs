@@ -10,7 +10,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::table;
 use crate::answer::{jobs, text};
 use crate::console::detail::{Detail, DetailTab, DetailTarget};
-use crate::console::msg::DetailData;
+use crate::console::query::DetailData;
 use crate::console::rate_history::{RateSeries, STEPS_MAX, current_rate};
 use crate::console::rows::{job_state, liveness, progress};
 use crate::console::state::State;

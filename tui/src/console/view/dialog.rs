@@ -5,10 +5,10 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::layout::centred;
 use super::overlay::framed;
-use crate::console::command_line::completion_names;
+use crate::console::completion_names;
 use crate::console::form::{command_text, completions};
+use crate::console::layout::centred;
 use crate::console::operations::consequences;
 use crate::console::state::{ConfirmAction, ConfirmDialog, Form, State};
 use crate::console::theme::Tone;
@@ -103,7 +103,7 @@ fn form_hint(state: &State, form: &Form) -> String {
     if !form.entry.fields[form.focus].takes_value {
         return String::from("Space toggles");
     }
-    let names = completions(form, &completion_names(state));
+    let names = completions(form, &completion_names::of(state));
     let listed: Vec<&str> = names.iter().take(COMPLETIONS_MAX).map(String::as_str).collect();
     if listed.is_empty() { String::new() } else { format!("suggestions: {}", listed.join("  ")) }
 }

@@ -4,9 +4,9 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::layout::centred;
 use super::overlay::framed;
 use crate::command::registry::Danger;
+use crate::console::layout::centred;
 use crate::console::palette::matches;
 use crate::console::registry::{Item, ItemKind, items};
 use crate::console::state::State;

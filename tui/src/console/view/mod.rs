@@ -5,7 +5,6 @@ mod detail;
 mod dialog;
 mod figures;
 mod help;
-pub mod layout;
 mod log;
 mod overlay;
 mod overview;
@@ -17,8 +16,8 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
+use super::layout::{HEIGHT_MIN, WIDTH_MIN, screen_layout};
 use super::state::{Mode, Page, State};
-use layout::{HEIGHT_MIN, WIDTH_MIN, screen_layout};
 
 pub use chrome::tab_text;
 pub use help::help_lines;

@@ -7,10 +7,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
-use super::layout::bottom;
 use super::table::cut;
 use crate::answer::text;
 use crate::command::registry::Danger;
+use crate::console::layout::bottom;
 use crate::console::registry::{Item, ItemKind, items};
 use crate::console::state::{ResultPane, State, TransferProgress};
 use crate::console::theme::{Theme, Tone};

@@ -8,9 +8,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::layout::WIDE;
 use super::{figures, table};
 use crate::answer::text;
+use crate::console::layout::WIDE;
 use crate::console::rate_history::{RateSeries, STEPS_MAX};
 use crate::console::rows::progress;
 use crate::console::state::State;

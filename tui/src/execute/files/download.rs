@@ -13,8 +13,8 @@ use super::{STREAM, pages};
 use crate::answer::files::{DownloadedDataset, DownloadedFile, FileVersion, FileVersions, RenamedFile};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
-use crate::execute::jobs::page_limit;
 use crate::execute::only_on_command_line;
+use crate::execute::pages::page_limit;
 use crate::session::Session;
 
 /// Longest name of a local file, in bytes.

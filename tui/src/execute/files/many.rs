@@ -16,7 +16,7 @@ use super::pages;
 use crate::answer::files::{CopiedFile, CopiedFiles, DeletedFiles};
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::FilePattern;
-use crate::execute::jobs::page_limit;
+use crate::execute::pages::page_limit;
 use crate::session::Session;
 
 /// The files that a pattern means, in name order; at least one.

@@ -11,8 +11,8 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, FileSummary, MemberView};
 use idunno_shared::wire::refusal::Refusal;
 
-use super::jobs::page_limit;
 use super::members;
+use super::pages::page_limit;
 use crate::answer::files::{DeletedFile, File, FileList};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};

@@ -15,7 +15,7 @@ use crate::answer::results::{ConfusionPair, JobConfusion};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::JobRef;
-use crate::execute::jobs::resolve;
+use crate::execute::job_lookup::resolve;
 use crate::session::Session;
 
 /// Labels that get a column each.

@@ -19,7 +19,8 @@ use crate::answer::{Answer, Data, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
 use crate::execute::files::download::check_target;
-use crate::execute::jobs::{job_views, page_limit, resolve};
+use crate::execute::job_lookup::{job_views, resolve};
+use crate::execute::pages::page_limit;
 use crate::session::Session;
 
 /// Attempts to read the rows of a job that changes meanwhile, before a difference counts as an error.

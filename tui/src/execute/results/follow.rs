@@ -7,7 +7,8 @@ use super::fetch::Wanted;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
-use crate::execute::jobs::{halted, resolve};
+use crate::execute::job_lookup::resolve;
+use crate::execute::jobs::halted;
 use crate::session::Session;
 
 /// Passes rows to `print`, with their line ends. The answer has only remarks.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::{ResultsError, csv};
 use crate::answer::Failure;
 use crate::command::values::RowFormat;
-use crate::execute::jobs::page_limit;
+use crate::execute::pages::page_limit;
 use crate::execute::wait::{Look, look, pause};
 use crate::session::Session;
 

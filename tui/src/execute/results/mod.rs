@@ -75,7 +75,7 @@ pub struct Merge {
 impl Merge {
     /// Takes a segment's rows, those within `ranges` only.
     pub fn segment(&mut self, bytes: &[u8], ranges: &[QueryRange]) -> Result<(), ResultsError> {
-        let wanted = |query: u64| ranges.iter().any(|range| (range.first..range.end()).contains(&query));
+        let wanted = |query: u64| ranges.iter().any(|range| range.queries().contains(&query));
         let mut found = BTreeSet::new();
         for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if line.is_empty() {
@@ -89,7 +89,7 @@ impl Merge {
                 self.add(query, line.to_owned());
             }
         }
-        let claimed = ranges.iter().flat_map(|range| range.first..range.end());
+        let claimed = ranges.iter().flat_map(|range| range.queries());
         self.missing.extend(claimed.filter(|query| !found.contains(query)));
         Ok(())
     }

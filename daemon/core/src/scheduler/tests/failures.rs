@@ -27,7 +27,7 @@ fn a_batch_with_a_poisonous_query_is_halved_down_to_it() {
         let node = turn % 4 + 1;
         harness.advance(500);
         if let Some(lease) = harness.pull(node, 1, &[]).grants.first() {
-            if (lease.range.first..lease.range.end()).contains(&5) {
+            if lease.range.queries().contains(&5) {
                 runs += 1;
                 dead_letters.extend(dead(&harness.fail(node, *lease, FaultKind::Inference)));
             } else {

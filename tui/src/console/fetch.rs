@@ -1,15 +1,10 @@
 //! Fetches file lists and the contents of detail tabs from the cluster. Previews and result rows are bounded.
 
-use idunno_shared::client::cluster::ClusterError;
-use idunno_shared::client::files::{SegmentError, Unavailable};
 use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FolderEntry, VERSIONS_KEPT};
-use thiserror::Error;
 
-use super::file_list::FILES_PER_PAGE;
-use super::msg::{DetailData, DetailQuery, FilesPage, FilesQuery};
-use crate::answer::Failure;
+use super::query::{DetailData, DetailQuery, FILES_PER_PAGE, FilesPage, FilesQuery, QueryError};
 use crate::execute::files::held_by;
 use crate::session::Session;
 
@@ -23,23 +18,6 @@ const PREVIEW_BYTES_MAX: u64 = 8 << 20;
 const SNIFFED_BYTES: usize = 4096;
 /// Bytes in a line of a hexadecimal preview.
 const HEX_BYTES: usize = 16;
-
-/// A query without an answer.
-#[derive(Debug, Error)]
-pub enum QueryError {
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-    #[error("{}", Failure::unexpected())]
-    UnexpectedReply,
-    #[error("there is no file '{0}'")]
-    NoFile(FileName),
-    #[error("too large for a preview: ':get' fetches it into a local file")]
-    TooLarge,
-}
 
 pub async fn files(session: &Session, query: &FilesQuery) -> Result<FilesPage, QueryError> {
     let prefix = query.prefix.clone();
