@@ -12,6 +12,7 @@ use idunno_shared::wire::jobs::{
     BatchOutcome, JobReply, JobRequest, LEASES_HELD_MAX, Lease, ModelArtefact, ModelState, ReportReply,
     SEGMENT_BATCHES, SegmentCommit, ServerState, Training, WorkerReport,
 };
+use idunno_shared::wire::resources::WorkerResources;
 use tokio::task::JoinHandle;
 
 /// A predefined name, so that the cluster knows it.
@@ -52,6 +53,7 @@ impl NoOpWorker {
             running_ms: None,
             number: self.number,
             trainings: Vec::new(),
+            resources: WorkerResources::default(),
         })
     }
 

@@ -16,6 +16,7 @@ use idunno_shared::wire::control::JobState;
 use idunno_shared::wire::jobs::{
     BatchOutcome, LEASES_PER_WORKER_MAX, Lease, ModelState, ServerState, WorkerReport,
 };
+use idunno_shared::wire::resources::WorkerResources;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -185,6 +186,7 @@ impl NoOpCluster {
             running_ms: None,
             number: worker.reports,
             trainings: Vec::new(),
+            resources: WorkerResources::default(),
         };
         self.send(Event::Report(report));
     }

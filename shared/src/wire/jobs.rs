@@ -15,6 +15,7 @@ use super::bounded::{self, LOGGED_ITEMS_MAX};
 use super::control::{EXTENTS_PER_FILE_MAX, ITEMS_PER_REQUEST_MAX};
 pub use super::records::RecordFormat;
 use super::records::RecordIdentity;
+use super::resources::WorkerResources;
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
 use crate::names::{FileName, ModelName};
 
@@ -188,6 +189,9 @@ pub struct WorkerReport {
     /// Progress of the trainings that run at this worker.
     #[serde(default, deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub trainings: Vec<(ModelName, TrainingProgress)>,
+    /// The devices of its machine and the processes of its models, as its model server knew them a few seconds ago.
+    #[serde(default, skip_serializing_if = "WorkerResources::is_empty")]
+    pub resources: WorkerResources,
 }
 
 /// The outcome of one batch, part of a [`SegmentCommit`].

@@ -10,6 +10,7 @@ use super::jobs::{
 };
 use super::packages::PackageSummary;
 use super::records::{RecordFormat, RecordIdentity};
+use super::resources::WorkerResources;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
@@ -323,6 +324,9 @@ pub struct WorkerView {
     pub server: ServerState,
     /// States of its models.
     pub models: Vec<(ModelName, ModelState)>,
+    /// The devices of its machine and the processes of its models.
+    #[serde(default, skip_serializing_if = "WorkerResources::is_empty")]
+    pub resources: WorkerResources,
 }
 
 /// Totals of the file store.

@@ -117,6 +117,17 @@ class StoredFile(TypedDict):
     copies_wanted: int | None
 
 
+class Device(TypedDict):
+    """A GPU of a member's machine; `reason` says why models cannot use it."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_mib: int
+    memory_used_mib: int
+    reason: str | None
+
+
 class Member(TypedDict):
     """A member of the cluster."""
 
@@ -130,6 +141,7 @@ class Member(TypedDict):
     incarnation: int
     disk_hung: bool
     udp_blocked: bool
+    devices: list[Device]
 
 
 class ModelOnMember(TypedDict):
@@ -138,6 +150,7 @@ class ModelOnMember(TypedDict):
     member: str
     state: Literal["training", "loading", "ready", "failed"]
     reason: str | None
+    runners: list[dict[str, Any]] | None
 
 
 class Model(TypedDict):

@@ -10,6 +10,7 @@ use idunno_shared::wire::control::{
 };
 use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
 use idunno_shared::wire::records::RecordIdentity;
+use idunno_shared::wire::resources::{Device, Runner, WorkerResources};
 
 use super::{press, push};
 use crate::console::state::{DetailData, DetailQuery, Effect, FilesPage, Msg, NetEvent, Page, State};
@@ -57,6 +58,26 @@ pub(super) fn job(id: u64, state: JobState, done: u64) -> JobView {
     }
 }
 
+/// A GPU, and a runner on it.
+fn resources() -> WorkerResources {
+    let device = Device {
+        index: 0,
+        uuid: String::from("GPU-1"),
+        name: String::from("NVIDIA H200"),
+        memory_mib: 143_771,
+        memory_used_mib: 1024,
+        reason: String::new(),
+    };
+    let runner = Runner {
+        model: "squeezenet1.1".parse().unwrap(),
+        version: Digest::default(),
+        device: String::from("cuda:0"),
+        memory_mib: 812,
+        state: String::from("running"),
+    };
+    WorkerResources { devices: vec![device], runners: vec![runner], shared: Vec::new() }
+}
+
 pub(in crate::console) fn fixture() -> ClusterView {
     let models = vec![("squeezenet1.1".parse().unwrap(), ModelState::Loading)];
     ClusterView {
@@ -71,8 +92,13 @@ pub(in crate::console) fn fixture() -> ClusterView {
             member(3, Liveness::Dead, LogRole::Voter),
         ],
         workers: vec![
-            WorkerView { node: NodeId(1), server: ServerState::Ready, models },
-            WorkerView { node: NodeId(2), server: ServerState::Down("no port".into()), models: vec![] },
+            WorkerView { node: NodeId(1), server: ServerState::Ready, models, resources: resources() },
+            WorkerView {
+                node: NodeId(2),
+                server: ServerState::Down("no port".into()),
+                models: vec![],
+                resources: WorkerResources::default(),
+            },
         ],
         models: vec![ModelView {
             model: "squeezenet1.1".parse().unwrap(),
@@ -154,6 +180,7 @@ fn busy_view(second: u64) -> ClusterView {
                 node: NodeId(number.into()),
                 server: if number == 5 { ServerState::Down("no port".into()) } else { ServerState::Ready },
                 models: models.iter().map(|(name, _)| ready(name)).collect(),
+                resources: WorkerResources::default(),
             })
             .collect(),
         models: models
