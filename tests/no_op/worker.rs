@@ -10,7 +10,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::Change;
 use idunno_shared::wire::jobs::{
     BatchOutcome, JobReply, JobRequest, LEASES_HELD_MAX, Lease, ModelArtefact, ModelState, ReportReply,
-    SEGMENT_BATCHES, SegmentCommit, ServerState, Training, WorkerReport,
+    SEGMENT_BATCHES, SegmentCommit, ServerState, TokenCount, Training, WorkerReport,
 };
 use idunno_shared::wire::resources::WorkerResources;
 use tokio::task::JoinHandle;
@@ -119,6 +119,7 @@ async fn commit(files: Files, worker: NodeId, job: JobId, leases: Vec<Lease>) ->
         correct: 0,
         local: 0,
         refused: 0,
+        tokens: TokenCount::default(),
     };
     let commit = SegmentCommit {
         worker,

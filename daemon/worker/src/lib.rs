@@ -17,7 +17,7 @@
 //! **Does not** assign work, decide whether a failed query is retried, or write to the metadata log: the coordinator does.
 //!
 //! Pure modules decide: [`lease_table`], [`segments`], [`models`], [`latency`] (deadlines), [`protocol`], [`rows`],
-//! [`faults`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`] and [`extents`] (caches),
+//! [`faults`], [`tokens`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`] and [`extents`] (caches),
 //! [`packages`] (models' packages on the disk), [`requests`] and [`training`] (one commit, load or training),
 //! [`coordinator_requests`] and [`result_merge`] (what the coordinator asks of any worker), [`supervisor`] (the server
 //! process), [`model_server`] (calls to it). [`worker_task`] owns all state and receives everything else as events.
@@ -48,6 +48,7 @@ pub mod supervisor;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 pub mod training;
 pub mod training_data;
 pub mod traits;

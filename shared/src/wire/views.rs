@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedBlob;
 use super::jobs::{
-    BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TrainingProgress,
+    BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TokenCount, TrainingProgress,
 };
 use super::packages::PackageSummary;
 use super::records::{RecordFormat, RecordIdentity};
@@ -117,6 +117,9 @@ pub struct JobView {
     /// Properties and times.
     #[serde(default, rename = "about")]
     pub details: JobDetails,
+    /// Tokens that the answers say they took.
+    #[serde(default, skip_serializing_if = "TokenCount::is_zero")]
+    pub tokens: TokenCount,
 }
 
 impl JobView {
@@ -144,6 +147,7 @@ impl JobView {
             local_share: 0.0,
             batch_now: 0,
             details: JobDetails { weight: 1, ..JobDetails::default() },
+            tokens: TokenCount::default(),
         }
     }
 }

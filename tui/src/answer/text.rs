@@ -62,6 +62,19 @@ pub fn clock(at_ms: u64) -> String {
     moment(at_ms).split(' ').next_back().unwrap_or_default().chars().take(8).collect()
 }
 
+/// A large number: `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A member's GPUs with the memory that is used of each: `NVIDIA H200 512/143771 MiB`.
 pub fn devices(devices: &[Device]) -> String {
     let device = |device: &Device| {

@@ -39,6 +39,8 @@ pub(in super::super) struct FakeServerState {
     pub(in super::super) training_steps: Option<(u32, u32)>,
     /// The parameters of the last infer call.
     pub(in super::super) parameters: Value,
+    /// Whether answers say how many tokens they took: one for each byte that is read, and one that is written.
+    pub(in super::super) counts_tokens: bool,
     /// What it says of its devices and runners.
     pub(in super::super) resources: Value,
     /// The only value of the header `authorization` with which calls are answered.
@@ -82,6 +84,7 @@ impl FakeServer {
             training_failure: None,
             training_steps: None,
             parameters: Value::Null,
+            counts_tokens: false,
             resources: json!({}),
             token: None,
             calls: Vec::new(),
@@ -330,7 +333,11 @@ fn infer(
         }
         let bad = input.starts_with(b"bad");
         let padding = " ".repeat(state.padding);
-        let good = format!("{}{padding}", json!({"top5": [{"index": input.len()}]}));
+        let mut answer = json!({"top5": [{"index": input.len()}]});
+        if state.counts_tokens {
+            answer["usage"] = json!({"prompt_tokens": input.len(), "completion_tokens": 1});
+        }
+        let good = format!("{answer}{padding}");
         outputs.push(if bad { String::new() } else { good });
         errors.push(if bad { "not an image".to_owned() } else { String::new() });
     }

@@ -34,6 +34,15 @@ class ProcessingTimes(TypedDict):
     p99: float
 
 
+class Tokens(TypedDict):
+    """Tokens that a job's answers say they took, each query's once."""
+
+    prompt: int
+    completion: int
+    total: int
+    rate_per_s: float
+
+
 class JobStats(TypedDict):
     """Figures of a job. Times end in their unit; a value that is not known is None."""
 
@@ -70,6 +79,7 @@ class JobStats(TypedDict):
     finished_ms: int | None
     running_s: float
     results_file: str | None
+    tokens: Tokens | None
 
 
 class Explanation(TypedDict):

@@ -8,7 +8,7 @@ use idunno_shared::wire::control::{
     JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView,
     RatesView, StoreView, WorkerView,
 };
-use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
+use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState, TokenCount};
 use idunno_shared::wire::records::RecordIdentity;
 use idunno_shared::wire::resources::{Device, Runner, WorkerResources};
 
@@ -55,6 +55,7 @@ pub(super) fn job(id: u64, state: JobState, done: u64) -> JobView {
         details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
+        tokens: TokenCount::default(),
     }
 }
 
