@@ -10,8 +10,9 @@ use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::Change;
 use idunno_shared::wire::jobs::{
     BatchOutcome, JobReply, JobRequest, LEASES_HELD_MAX, Lease, ModelArtefact, ModelState, ReportReply,
-    SEGMENT_BATCHES, SegmentCommit, ServerState, Training, WorkerReport,
+    SEGMENT_BATCHES, SegmentCommit, ServerState, TokenCount, Training, WorkerReport,
 };
+use idunno_shared::wire::resources::WorkerResources;
 use tokio::task::JoinHandle;
 
 /// A predefined name, so that the cluster knows it.
@@ -52,6 +53,7 @@ impl NoOpWorker {
             running_ms: None,
             number: self.number,
             trainings: Vec::new(),
+            resources: WorkerResources::default(),
         })
     }
 
@@ -117,6 +119,7 @@ async fn commit(files: Files, worker: NodeId, job: JobId, leases: Vec<Lease>) ->
         correct: 0,
         local: 0,
         refused: 0,
+        tokens: TokenCount::default(),
     };
     let commit = SegmentCommit {
         worker,

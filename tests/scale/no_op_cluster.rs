@@ -14,8 +14,9 @@ use idunno_core::time::Instant;
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::control::JobState;
 use idunno_shared::wire::jobs::{
-    BatchOutcome, LEASES_PER_WORKER_MAX, Lease, ModelState, ServerState, WorkerReport,
+    BatchOutcome, LEASES_PER_WORKER_MAX, Lease, ModelState, ServerState, TokenCount, WorkerReport,
 };
+use idunno_shared::wire::resources::WorkerResources;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -185,6 +186,7 @@ impl NoOpCluster {
             running_ms: None,
             number: worker.reports,
             trainings: Vec::new(),
+            resources: WorkerResources::default(),
         };
         self.send(Event::Report(report));
     }
@@ -217,6 +219,7 @@ impl NoOpCluster {
             correct: 0,
             local: 0,
             refused: 0,
+            tokens: TokenCount::default(),
         };
         let batches: Vec<BatchOutcome> = of_job.iter().map(outcome).collect();
         self.cost.entries += 1;

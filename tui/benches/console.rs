@@ -18,6 +18,7 @@ use idunno_shared::wire::control::{
     MemberView, ModelView, RatesView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
+use idunno_shared::wire::resources::WorkerResources;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -55,6 +56,7 @@ fn cluster(second: u64) -> ClusterView {
                 node: NodeId(number),
                 server: ServerState::Ready,
                 models: vec![(model(), ready())],
+                resources: WorkerResources::default(),
             })
             .collect(),
         models: vec![ModelView {

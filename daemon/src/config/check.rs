@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use idunno_shared::security::SecurityError;
 use idunno_shared::security::secret::Secret;
+use idunno_worker::model_server::{EndpointError, ModelServerClient};
+use idunno_worker::supervisor::Backend;
 use thiserror::Error;
 
 use super::error::invalid;
@@ -17,6 +19,8 @@ pub enum UnusableConfig {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Secret(#[from] SecurityError),
+    #[error("'backend' = {name} cannot be used: {source}")]
+    Backend { name: String, source: Box<EndpointError> },
 }
 
 /// Checks what the introducer's settings name. Returns remarks on what may be meant and usually is not.
@@ -29,6 +33,10 @@ pub fn member(config: &MemberConfig) -> Result<Vec<String>, UnusableConfig> {
     let remarks = common(&config.common)?;
     if let Some(address) = config.metrics_listen {
         check_interface("metrics_listen", address)?;
+    }
+    for Backend { name, endpoint, .. } in &config.backends {
+        ModelServerClient::new(endpoint)
+            .map_err(|error| UnusableConfig::Backend { name: name.clone(), source: Box::new(error) })?;
     }
     Ok(remarks)
 }
@@ -98,6 +106,17 @@ mod tests {
             let error = checked(&settings).unwrap_err();
             assert!(error.contains(&format!("'{key}'")) && error.contains("no interface"), "{error}");
         }
+        let token = dir.path().join("token");
+        let text = format!(
+            "[[backend]]\nname = 'triton'\nurl = 'https://triton.example.org'\nmodels = ['m']\ntoken = {{ file = '{}' }}",
+            token.display()
+        );
+        let backend = toml::from_str::<Settings>(&text).unwrap().backend;
+        let with_backend = Settings { backend, ..settings(&secret) };
+        let error = checked(&with_backend).unwrap_err();
+        assert!(error.contains("triton") && error.contains(&token.display().to_string()), "{error}");
+        private_file::create(&token, "hunter2").unwrap();
+        assert_eq!(checked(&with_backend), Ok(Vec::new()));
         let behind = Settings { advertise: Some(NOBODYS.into()), ..settings(&secret) };
         let remarks = checked(&behind).unwrap();
         assert!(remarks.len() == 1 && remarks[0].contains("'advertise'"), "{remarks:?}");

@@ -3,6 +3,7 @@
 //! [`Settings`] is what the user gave. This module fills in the defaults and validates the whole, into the configuration
 //! that an introducer or a member runs with.
 
+mod backends;
 pub mod check;
 mod error;
 pub mod report;
@@ -16,13 +17,15 @@ use idunno_shared::client::connections::CONNECTIONS_MAX;
 use idunno_shared::names::MemberName;
 use tracing_subscriber::EnvFilter;
 
+pub use self::backends::BackendSettings;
 pub use self::error::ConfigError;
 use self::error::invalid;
 pub use self::settings::{LogFormat, Settings};
 use crate::net::connection_limits::Limits;
 use idunno_store::blobs::RESERVE_BYTES;
 use idunno_store::scrub;
-use idunno_worker::model_server::check_url;
+use idunno_worker::model_server::Endpoint;
+use idunno_worker::supervisor::Backend;
 
 /// The introducer's port in a real deployment.
 pub const INTRODUCER_PORT: u16 = 7400;
@@ -89,6 +92,7 @@ pub struct MemberConfig {
     pub introducer: String,
     pub name: MemberName,
     pub model_server: ModelServer,
+    pub backends: Vec<Backend>,
     /// Raft's heartbeat interval; election time-outs are 2.5 to 5 times as long.
     pub heartbeat: Duration,
     /// Disk space that blobs leave free.
@@ -119,6 +123,7 @@ impl Settings {
             introducer,
             name: self.checked_name()?,
             model_server: self.model_server()?,
+            backends: backends::checked(&self.backend)?,
             heartbeat: self.heartbeat()?,
             reserve_bytes: self.reserve_bytes()?,
             scrub_period: self.scrub_period()?,
@@ -194,11 +199,18 @@ impl Settings {
 
     fn model_server(&self) -> Result<ModelServer, ConfigError> {
         let Some(python) = self.model_server_python.clone() else {
-            let url = self.model_server_url.clone().unwrap_or_else(|| MODEL_SERVER_URL.to_owned());
+            // A member with backends needs no server of its own.
+            let default = if self.backend.is_empty() { MODEL_SERVER_URL } else { NO_MODEL_SERVER };
+            let url = self.model_server_url.clone().unwrap_or_else(|| default.to_owned());
             if url == NO_MODEL_SERVER {
                 return Ok(ModelServer::None);
             }
-            check_url(&url).map_err(|error| invalid("model_server_url", &url, error.to_string()))?;
+            if url.starts_with("https:") {
+                let why = "list a server that is called by TLS as a [[backend]], with its models";
+                return Err(invalid("model_server_url", &url, why));
+            }
+            let checked = Endpoint::open(url.as_str()).check();
+            checked.map_err(|error| invalid("model_server_url", &url, error.to_string()))?;
             return Ok(ModelServer::Url(url));
         };
         if let Some(url) = &self.model_server_url {
@@ -325,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn a_member_with_backends_has_a_model_server_of_its_own_only_if_it_says_so() {
+        let text = "[[backend]]\nname = 'a'\nurl = 'http://127.0.0.1:1'\nmodels = ['m']";
+        let with = Settings { backend: toml::from_str::<Settings>(text).unwrap().backend, ..settings() };
+        let config = with.member().unwrap();
+        assert_eq!((config.model_server, config.backends.len()), (ModelServer::None, 1));
+        let both = Settings { model_server_url: Some(MODEL_SERVER_URL.into()), ..with };
+        assert_eq!(both.member().unwrap().model_server, ModelServer::Url(MODEL_SERVER_URL.into()));
+    }
+
+    #[test]
     fn an_introducer_is_a_name_or_an_address_with_a_port() {
         for introducer in ["vm1:7400", "vm_1.example.org:7400", "10.0.0.1:7400", "[fd00::1]:7400"] {
             let settings = Settings { introducer: Some(introducer.into()), ..settings() };
@@ -390,6 +412,7 @@ mod tests {
             ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
             ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),
             ("model_server_url", Settings { model_server_url: Some("ftp://x".into()), ..settings() }),
+            ("model_server_url", Settings { model_server_url: Some("https://x".into()), ..settings() }),
             (
                 "model_server_url",
                 Settings { model_server_url: Some("http://10.0.0.1:80".into()), ..settings() },

@@ -8,6 +8,7 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command};
 
+use super::backends::REFERENCE;
 use super::{ConfigError, Settings};
 
 /// A commented configuration file that lists every setting and sets none.
@@ -28,7 +29,7 @@ pub fn reference() -> String {
         let value = default.map_or_else(|| placeholder(setting), |default| format!("{default:?}"));
         let _ = writeln!(text, "# {key} = {}", unquoted(&value));
     }
-    text
+    text + REFERENCE
 }
 
 /// Every setting with its value and its origin: a flag, the environment, the file or the default.
@@ -61,6 +62,12 @@ pub fn origins(matches: &ArgMatches) -> Result<String, ConfigError> {
                 (format!("# {key}"), default.map_or_else(|| "not set".into(), |it| format!("default: {it}")))
             }
         });
+    }
+    let backends = in_file.get("backend").and_then(toml::Value::as_array);
+    for backend in backends.into_iter().flatten() {
+        let name = backend.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+        rows.push((format!("[[backend]] {name}"), path));
     }
     let width = rows.iter().map(|(value, _)| value.chars().count()).max().unwrap_or(0);
     let line = |(value, origin): &(String, String)| format!("{value:width$}  # {origin}\n");
@@ -105,7 +112,8 @@ mod tests {
         let text = reference();
         assert!(toml::from_str::<Settings>(&text).is_ok(), "{text}");
         // Each line names a real key.
-        let keys = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" = "));
+        let flags = text.strip_suffix(REFERENCE).unwrap();
+        let keys = flags.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" = "));
         let keys: Vec<&str> = keys.map(|(key, _)| key).collect();
         assert_eq!(keys.len(), settings().get_arguments().count() - 1, "{keys:?}");
         for key in keys {
@@ -125,12 +133,15 @@ mod tests {
     fn each_value_is_shown_with_its_origin() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("member.toml");
-        std::fs::write(&file, "threads = 3\nname = 'file'\n").unwrap();
+        let backend = "[[backend]]\nname = 'triton'\ntoken = 'hunter2'\n";
+        std::fs::write(&file, format!("threads = 3\nname = 'file'\n{backend}")).unwrap();
         let words = ["idunnod", "--config", file.to_str().unwrap(), "--name", "flag"];
         let text = origins(&settings().get_matches_from(words)).unwrap();
         let line = |key: &str| text.lines().find(|line| line.contains(key)).unwrap().to_owned();
         assert!(line("name = \"flag\"").ends_with("# --name"), "{text}");
         assert!(line("threads = 3").ends_with(&format!("# {}", file.display())), "{text}");
+        assert!(line("[[backend]] triton").ends_with(&format!("# {}", file.display())), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
         assert!(line("# log_files").ends_with("# default: 14"), "{text}");
         assert!(line("# advertise").ends_with("# not set"), "{text}");
     }

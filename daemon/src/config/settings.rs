@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
+use super::backends::BackendSettings;
 use super::error::ConfigError;
 
 /// The settings as given, before defaults.
@@ -35,7 +36,7 @@ pub struct Settings {
     /// This member's name [default: the host name]
     #[arg(long, env = "IDUNNO_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// URL of a model server that is run separately, or 'none' [default: http://127.0.0.1:8080]
+    /// URL of a model server that is run separately, or 'none' [default: http://127.0.0.1:8080, with a [[backend]] 'none']
     #[arg(long, env = "IDUNNO_MODEL_SERVER_URL", value_name = "URL")]
     pub model_server_url: Option<String>,
     /// Python interpreter with idunno_model_server installed: run and supervise the model server with it
@@ -92,6 +93,10 @@ pub struct Settings {
     /// Limit on requests in flight of one identity, 1 to 65,536 [default: 512]
     #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_REQUESTS", value_name = "N")]
     pub limit_identity_requests: Option<usize>,
+    /// Model servers of others: only in the file.
+    #[arg(skip)]
+    #[serde(default)]
+    pub backend: Vec<BackendSettings>,
 }
 
 /// The format of log lines.
@@ -144,6 +149,7 @@ impl Settings {
             limit_identity_requests: self.limit_identity_requests.or(file.limit_identity_requests),
             log_format: self.log_format.or(file.log_format),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
+            backend: if self.backend.is_empty() { file.backend } else { self.backend },
         }
     }
 }

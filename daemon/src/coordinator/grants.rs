@@ -243,6 +243,7 @@ mod tests {
     use idunno_shared::ids::{JobId, UploadId};
     use idunno_shared::wire::control::{Change, Changed, JobOptions, NewFile, NewPackage, PackageSummary};
     use idunno_shared::wire::jobs::{BatchSize, QueryRange};
+    use idunno_shared::wire::resources::WorkerResources;
 
     use super::*;
 
@@ -299,6 +300,7 @@ mod tests {
             running_ms: None,
             number: 1,
             trainings: Vec::new(),
+            resources: WorkerResources::default(),
         }
     }
 

@@ -203,6 +203,7 @@ impl LeaderTerm {
             node,
             server: report.server.clone(),
             models: report.models.clone(),
+            resources: report.resources.clone(),
         };
         Some(ClusterView {
             term: self.term,

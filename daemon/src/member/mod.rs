@@ -32,7 +32,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let parts = Parts::start(&config, &process, datagrams).await?;
 
     let (rejoin, rejoin_requests) = mpsc::channel(1);
-    let (server_status, server) = watch::channel(idunno_worker::supervisor::ServerStatus::default());
+    let (server_status, server) = watch::channel(worker::first_status(&config));
     if let Some(metrics) = metrics {
         parts.serve_metrics(metrics, server.clone());
     }

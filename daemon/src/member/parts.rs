@@ -16,7 +16,7 @@ use idunno_store::server::BlobServer;
 use idunno_worker::coordinator_requests::CoordinatorRequests;
 use idunno_worker::packages::Packages;
 use idunno_worker::result_merge::Scratch;
-use idunno_worker::supervisor::ServerStatus;
+use idunno_worker::supervisor::ServerStatuses;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -163,7 +163,7 @@ impl Parts {
     }
 
     /// Serves metrics. A member without metrics is still a member, so the task is not monitored.
-    pub(super) fn serve_metrics(&self, metrics: Metrics, server: watch::Receiver<ServerStatus>) {
+    pub(super) fn serve_metrics(&self, metrics: Metrics, server: watch::Receiver<ServerStatuses>) {
         let sources = Sources {
             deps: self.deps.clone(),
             coordinator: self.coordinator.clone(),
@@ -178,7 +178,7 @@ impl Parts {
     pub(super) fn serve(
         &self,
         acceptor: transport::Acceptor,
-        server: watch::Receiver<ServerStatus>,
+        server: watch::Receiver<ServerStatuses>,
         rejoin: mpsc::Sender<()>,
     ) -> CancellationToken {
         let Deps { me, membership, consensus, peers, files, revocations, .. } = self.deps.clone();

@@ -6,7 +6,8 @@ use idunno_consensus::Consensus;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::ids::Term;
 use idunno_worker::WorkerConfig;
-use idunno_worker::supervisor::{ServerConfig, ServerStatus};
+use idunno_worker::model_server::Endpoint;
+use idunno_worker::supervisor::{ServerConfig, ServerStatuses};
 use idunno_worker::traits::FileStore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,7 +28,7 @@ impl Worker {
     pub(super) fn start(
         config: &MemberConfig,
         parts: &Parts,
-        server_status: watch::Sender<ServerStatus>,
+        server_status: watch::Sender<ServerStatuses>,
     ) -> Self {
         let (announce, coordinator_term) = watch::channel(Term(0));
         let (membership, consensus) = (parts.deps.membership.clone(), parts.deps.consensus.clone());
@@ -35,7 +36,10 @@ impl Worker {
         parts.spawn("coordinator follower", follow);
         let server = server_config(&config.model_server);
         let (me, data_dir) = (parts.deps.me, config.common.data_dir.clone());
-        let worker = WorkerConfig::new(me, config.name.clone(), parts.generation, server, data_dir);
+        let worker = WorkerConfig {
+            backends: config.backends.clone(),
+            ..WorkerConfig::new(me, config.name.clone(), parts.generation, server, data_dir)
+        };
         let coordinator = Arc::new(parts.cluster.clone());
         let (view, watched) = watch::channel(idunno_worker::first_view(me));
         let drain = CancellationToken::new();
@@ -52,10 +56,15 @@ impl Worker {
     }
 }
 
+/// The state of the member's model servers before the worker runs.
+pub(super) fn first_status(config: &MemberConfig) -> ServerStatuses {
+    ServerStatuses::new(&server_config(&config.model_server), &config.backends)
+}
+
 fn server_config(model_server: &ModelServer) -> ServerConfig {
     match model_server {
         ModelServer::None => ServerConfig::None,
-        ModelServer::Url(url) => ServerConfig::Elsewhere { url: url.clone() },
+        ModelServer::Url(url) => ServerConfig::Elsewhere { endpoint: Endpoint::open(url.as_str()) },
         ModelServer::Python { python, threads } => {
             ServerConfig::Supervised { python: python.clone(), threads: u32::try_from(*threads).ok() }
         }

@@ -3,20 +3,21 @@
 use idunno_shared::wire::control::ClusterView;
 use idunno_shared::wire::jobs::ServerState;
 use idunno_shared::wire::membership::MemberState;
+use idunno_shared::wire::resources::WorkerResources;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::coordinator::{Coordinator, Deps};
 use idunno_store::blobs::BlobStore;
-use idunno_worker::supervisor::ServerStatus;
+use idunno_worker::supervisor::{NamedStatus, ServerStatuses};
 
 /// Where the metrics are read.
 pub struct Sources {
     pub deps: Deps,
     pub coordinator: Coordinator,
     pub store: BlobStore,
-    pub server: watch::Receiver<ServerStatus>,
+    pub server: watch::Receiver<ServerStatuses>,
 }
 
 impl Sources {
@@ -117,9 +118,63 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     damaged.inc_by(store.damaged());
     registry.register(Box::new(damaged))?;
 
-    let ready = server.borrow().state == ServerState::Ready;
-    gauge("model_server_ready", "1 if this member's model server is ready.", u64::from(ready))?;
+    register_servers(registry, &server.borrow())
+}
+
+fn register_servers(registry: &Registry, servers: &ServerStatuses) -> prometheus::Result<()> {
+    let ready = IntGauge::new("model_server_ready", "1 if this member's own model server is ready.")?;
+    let backends = IntGaugeVec::new(
+        Opts::new("backend_ready", "1 if a model server of others is ready."),
+        &["backend"],
+    )?;
+    for NamedStatus { backend, status, .. } in servers.all() {
+        let is_ready = i64::from(status.state == ServerState::Ready);
+        match backend {
+            None => ready.set(is_ready),
+            Some(name) => backends.with_label_values(&[name]).set(is_ready),
+        }
+    }
+    registry.register(Box::new(ready))?;
+    registry.register(Box::new(backends))?;
+    register_resources(registry, &servers.resources())
+}
+
+fn register_resources(registry: &Registry, resources: &WorkerResources) -> prometheus::Result<()> {
+    let gauges = |name: &str, help: &str, labels: &[&str]| {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        registry.register(Box::new(gauges.clone()))?;
+        Ok::<_, prometheus::Error>(gauges)
+    };
+    let runners = gauges(
+        "model_runner_memory_bytes",
+        "Memory of the process that runs a version of a model on a device, with its children.",
+        &["model", "version", "device"],
+    )?;
+    for runner in &resources.runners {
+        let version = runner.version.to_string();
+        let labels = [runner.model.as_str(), &version, &runner.device];
+        runners.with_label_values(&labels).set(mebibytes(runner.memory_mib));
+    }
+    let of_device = ["device", "uuid", "name"];
+    let memory = gauges("device_memory_bytes", "Memory of a GPU.", &of_device)?;
+    let used = gauges(
+        "device_memory_used_bytes",
+        "Memory of a GPU that processes of this machine use.",
+        &of_device,
+    )?;
+    let usable = gauges("device_usable", "1 if models can use a GPU.", &of_device)?;
+    for device in &resources.devices {
+        let index = device.index.to_string();
+        let labels = [index.as_str(), &device.uuid, &device.name];
+        memory.with_label_values(&labels).set(mebibytes(device.memory_mib));
+        used.with_label_values(&labels).set(mebibytes(device.memory_used_mib));
+        usable.with_label_values(&labels).set(i64::from(device.reason.is_empty()));
+    }
     Ok(())
+}
+
+fn mebibytes(count: u64) -> i64 {
+    i64::try_from(count.saturating_mul(1 << 20)).unwrap_or(i64::MAX)
 }
 
 /// Memory of this process in RAM, from `/proc` (proc_pid_status(5)).
@@ -137,5 +192,48 @@ impl ProcessMemory {
             Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? << 10)
         };
         Some(Self { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_shared::ids::Digest;
+    use idunno_shared::wire::resources::{Device, Runner};
+
+    use super::*;
+
+    #[test]
+    fn devices_and_runners_are_shown_in_bytes() {
+        let device = Device {
+            index: 1,
+            uuid: "GPU-1".to_owned(),
+            name: "NVIDIA H200".to_owned(),
+            memory_mib: 2048,
+            memory_used_mib: 3,
+            reason: "/dev/nvidia1 may not be opened".to_owned(),
+        };
+        let runner = Runner {
+            model: "ocr".parse().unwrap(),
+            version: Digest::default(),
+            device: "cuda:1".to_owned(),
+            memory_mib: 812,
+            state: "running".to_owned(),
+        };
+        let registry = Registry::new();
+        register_resources(
+            &registry,
+            &WorkerResources { devices: vec![device], runners: vec![runner], shared: Vec::new() },
+        )
+        .unwrap();
+        let values: Vec<(String, f64)> = registry
+            .gather()
+            .iter()
+            .map(|family| (family.name().to_owned(), family.get_metric()[0].get_gauge().get_value()))
+            .collect();
+        let value = |name: &str| values.iter().find(|(found, _)| found == name).unwrap().1;
+        assert!((value("model_runner_memory_bytes") - 851_443_712.0).abs() < 1.0, "{values:?}");
+        assert!((value("device_memory_bytes") - 2_147_483_648.0).abs() < 1.0, "{values:?}");
+        assert!((value("device_memory_used_bytes") - 3_145_728.0).abs() < 1.0, "{values:?}");
+        assert!(value("device_usable").abs() < 1.0, "{values:?}");
     }
 }

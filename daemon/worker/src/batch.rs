@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join;
 use idunno_shared::names::MemberName;
-use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease};
+use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease, TokenCount};
 use idunno_shared::wire::records::RecordIdentity;
 use tracing::debug;
 
@@ -28,6 +28,7 @@ use super::latency::InferLatency;
 use super::model_server::{Extensions, ModelServerClient, ServerError};
 use super::protocol::RowAnswer;
 use super::rows::{RowContext, RowError, RowIdentity, is_correct, write_row};
+use super::tokens::tokens_of;
 use super::traits::FileStore;
 use crate::json_text::JsonText;
 use crate::records::Record;
@@ -65,6 +66,7 @@ impl BatchResult {
             correct: 0,
             local: 0,
             refused: 0,
+            tokens: TokenCount::default(),
         };
         Self {
             rows: Vec::new(),
@@ -108,6 +110,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         is_local: vec![false; grant.inputs.len()],
         local: 0,
         refused: 0,
+        tokens: TokenCount::default(),
         is_full: false,
         stopped_by: None,
         hung: false,
@@ -155,6 +158,7 @@ struct BatchRun<'a> {
     local: u32,
     /// The largest number of queries in a call that was refused as too large, or whose rows did not fit.
     refused: usize,
+    tokens: TokenCount,
     /// Whether a row did not fit any more: what follows is given back.
     is_full: bool,
     /// The fault that applies to everything not yet inferred.
@@ -288,6 +292,7 @@ impl<'a> BatchRun<'a> {
         }
         self.answered.push(input.index);
         self.local += u32::from(self.is_local[position]);
+        self.tokens = self.tokens.plus(tokens_of(output));
         if let Some(label) = label.and_then(|label| label.scalar()) {
             self.labelled += 1;
             self.correct += u32::from(is_correct(output, &label));
@@ -351,6 +356,7 @@ impl<'a> BatchRun<'a> {
             correct: self.correct,
             local: self.local,
             refused: u32::try_from(self.refused).unwrap_or(u32::MAX),
+            tokens: self.tokens,
         };
         BatchResult {
             rows: self.rows,

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use super::model_server::ServerError;
 use super::packages::Packages;
 use super::result_merge::{Scratch, merge_results};
-use super::supervisor::{ReadyServer, ServerStatus};
+use super::supervisor::{ReadyServer, ServerStatus, ServerStatuses};
 
 /// Serves the requests. Cheap to clone.
 #[derive(Clone)]
 pub struct CoordinatorRequests {
-    pub status: watch::Receiver<ServerStatus>,
+    pub status: watch::Receiver<ServerStatuses>,
     pub files: Files,
     pub packages: Packages,
     pub scratch: Scratch,
@@ -42,7 +42,7 @@ impl CoordinatorRequests {
         version: Option<&Digest>,
         parameters: &Parameters,
     ) -> Result<WorkReply, Refusal> {
-        let ReadyServer { server, extensions } = self.ready_server()?;
+        let ReadyServer { server, extensions } = self.ready_server(model)?;
         if !extensions.idunno {
             // A third-party server checks parameters when it is asked to infer.
             return Ok(WorkReply::Checked(Ok(())));
@@ -51,7 +51,7 @@ impl CoordinatorRequests {
     }
 
     async fn check_package(&self, artefact: &ModelArtefact) -> Result<WorkReply, Refusal> {
-        let ReadyServer { server, extensions } = self.ready_server()?;
+        let ReadyServer { server, extensions } = self.ready_server(&artefact.model)?;
         if !extensions.idunno {
             return Err(Refusal::conflict("the model server of this worker loads no packages"));
         }
@@ -60,9 +60,9 @@ impl CoordinatorRequests {
         checked(server.check_package(&artefact.model, &artefact.version).await)
     }
 
-    fn ready_server(&self) -> Result<ReadyServer, Refusal> {
-        match self.status.borrow().clone() {
-            ServerStatus { state: ServerState::Ready, server: Some(server), .. } => Ok(server),
+    fn ready_server(&self, model: &ModelName) -> Result<ReadyServer, Refusal> {
+        match self.status.borrow().of(model).cloned() {
+            Some(ServerStatus { state: ServerState::Ready, server: Some(server), .. }) => Ok(server),
             _ => Err(Refusal::conflict("the model server of this worker is not ready")),
         }
     }

@@ -17,7 +17,7 @@
 //! **Does not** assign work, decide whether a failed query is retried, or write to the metadata log: the coordinator does.
 //!
 //! Pure modules decide: [`lease_table`], [`segments`], [`models`], [`latency`] (deadlines), [`protocol`], [`rows`],
-//! [`faults`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`] and [`extents`] (caches),
+//! [`faults`], [`tokens`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`] and [`extents`] (caches),
 //! [`packages`] (models' packages on the disk), [`requests`] and [`training`] (one commit, load or training),
 //! [`coordinator_requests`] and [`result_merge`] (what the coordinator asks of any worker), [`supervisor`] (the server
 //! process), [`model_server`] (calls to it). [`worker_task`] owns all state and receives everything else as events.
@@ -48,6 +48,7 @@ pub mod supervisor;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 pub mod training;
 pub mod training_data;
 pub mod traits;
@@ -60,12 +61,14 @@ use std::time::Duration;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::WorkerView;
-use tokio::sync::{mpsc, watch};
+use idunno_shared::wire::jobs::ServerState;
+use idunno_shared::wire::resources::WorkerResources;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::packages::Packages;
-use self::supervisor::{ServerConfig, ServerStatus, Supervisor, SupervisorTiming};
+use self::supervisor::{Backend, ServerConfig, ServerStatuses, SupervisorTiming, Supervisors};
 use self::traits::{CoordinatorClient, FileStore};
 use self::worker_task::{WorkerChannels, WorkerTask};
 
@@ -80,7 +83,10 @@ pub struct WorkerConfig {
     pub name: MemberName,
     /// The member's boot count.
     pub generation: u64,
+    /// The member's own model server.
     pub server: ServerConfig,
+    /// The model servers of others that answer for models which they alone have.
+    pub backends: Vec<Backend>,
     pub data_dir: PathBuf,
     pub timing: SupervisorTiming,
     /// Bytes of inputs in one infer call. A larger batch is sent in several calls; a single larger input is sent alone.
@@ -107,6 +113,7 @@ impl WorkerConfig {
             name,
             generation,
             server,
+            backends: Vec::new(),
             data_dir,
             timing: SupervisorTiming::default(),
             chunk_bytes: inputs::CHUNK_BYTES_DEFAULT,
@@ -119,39 +126,45 @@ impl WorkerConfig {
 
 /// The initial value of the view given to [`run`].
 pub fn first_view(node: NodeId) -> WorkerView {
-    WorkerView { node, server: idunno_shared::wire::jobs::ServerState::Starting, models: Vec::new() }
+    WorkerView {
+        node,
+        server: ServerState::Starting,
+        models: Vec::new(),
+        resources: WorkerResources::default(),
+    }
 }
 
 /// Works until `shutdown`, then drains: gives back what has not started, finishes and commits what runs, and stops the model
 /// server that it started. `coordinator_term` changes when another member takes over as coordinator; `view` shows the
-/// worker's state and `status_sender` the model server's.
+/// worker's state and `status_sender` the model servers'. `status_sender` begins with [`ServerStatuses::new`] of the
+/// configuration.
 pub async fn run(
     config: WorkerConfig,
     coordinator: Arc<dyn CoordinatorClient>,
     (store, packages): (Arc<dyn FileStore>, Packages),
     coordinator_term: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
-    status_sender: watch::Sender<ServerStatus>,
+    status_sender: watch::Sender<ServerStatuses>,
     shutdown: CancellationToken,
 ) {
     let status = status_sender.subscribe();
-    let (request_restart, restart_requests) = mpsc::channel(1);
     let stop = CancellationToken::new();
-    let supervisor = Supervisor {
-        config: config.server.clone(),
-        data_dir: config.data_dir.clone(),
-        timing: config.timing,
-        status: status_sender,
-        restart_requests,
-        stop: stop.clone(),
-    };
-    // Stops the supervisor, and with it the model server, even if this future is dropped.
-    let _stop_supervisor = stop.clone().drop_guard();
-    let supervisor = tokio::spawn(supervisor.run());
-    let channels = WorkerChannels { status, request_restart, coordinator_term, view };
+    // Stops the supervisors, and with them the model server, even if this future is dropped.
+    let _stop_supervisors = stop.clone().drop_guard();
+    let Supervisors { restart, tasks } = Supervisors::start(
+        (&config.server, &config.backends),
+        &config.data_dir,
+        config.timing,
+        &status_sender,
+        &stop,
+    );
+    drop(status_sender);
+    let channels = WorkerChannels { status, restart, coordinator_term, view };
     WorkerTask::new(config, coordinator, (store, packages), channels).run(shutdown).await;
     stop.cancel();
-    if let Err(error) = supervisor.await {
-        error!(%error, "the model server's supervisor panicked");
+    for task in tasks {
+        if let Err(error) = task.await {
+            error!(%error, "a model server's supervisor panicked");
+        }
     }
 }

@@ -124,7 +124,7 @@ impl Segments {
 #[cfg(test)]
 mod tests {
     use idunno_shared::ids::Term;
-    use idunno_shared::wire::jobs::QueryRange;
+    use idunno_shared::wire::jobs::{QueryRange, TokenCount};
 
     use super::*;
 
@@ -139,6 +139,7 @@ mod tests {
             correct: 0,
             local: 0,
             refused: 0,
+            tokens: TokenCount::default(),
         }
     }
 

@@ -15,6 +15,7 @@ use super::bounded::{self, LOGGED_ITEMS_MAX};
 use super::control::{EXTENTS_PER_FILE_MAX, ITEMS_PER_REQUEST_MAX};
 pub use super::records::RecordFormat;
 use super::records::RecordIdentity;
+use super::resources::WorkerResources;
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
 use crate::names::{FileName, ModelName};
 
@@ -188,6 +189,39 @@ pub struct WorkerReport {
     /// Progress of the trainings that run at this worker.
     #[serde(default, deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub trainings: Vec<(ModelName, TrainingProgress)>,
+    /// The devices of its machine and the processes of its models, as its model server knew them a few seconds ago.
+    #[serde(default, skip_serializing_if = "WorkerResources::is_empty")]
+    pub resources: WorkerResources,
+}
+
+/// Tokens of language models.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCount {
+    /// Tokens that the models read.
+    pub prompt: u64,
+    /// Tokens that they wrote.
+    pub completion: u64,
+}
+
+impl TokenCount {
+    /// Whether none were counted.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The sum of two counts.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            prompt: self.prompt.saturating_add(other.prompt),
+            completion: self.completion.saturating_add(other.completion),
+        }
+    }
+
+    /// All tokens.
+    pub fn total(&self) -> u64 {
+        self.prompt.saturating_add(self.completion)
+    }
 }
 
 /// The outcome of one batch, part of a [`SegmentCommit`].
@@ -210,6 +244,9 @@ pub struct BatchOutcome {
     /// The size, in queries, of the largest call that the model server refused as too large; 0 if it refused none.
     #[serde(default)]
     pub refused: u32,
+    /// The tokens that the answers say they took.
+    #[serde(default, skip_serializing_if = "TokenCount::is_zero")]
+    pub tokens: TokenCount,
 }
 
 /// Commits a segment of result rows that is already durable, for the batches in it.

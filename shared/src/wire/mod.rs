@@ -18,6 +18,7 @@ pub mod membership;
 mod packages;
 pub mod records;
 pub mod refusal;
+pub mod resources;
 mod start_options;
 pub mod version;
 pub mod views;

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedBlob;
 use super::jobs::{
-    BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TrainingProgress,
+    BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TokenCount, TrainingProgress,
 };
 use super::packages::PackageSummary;
 use super::records::{RecordFormat, RecordIdentity};
+use super::resources::WorkerResources;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
@@ -116,6 +117,9 @@ pub struct JobView {
     /// Properties and times.
     #[serde(default, rename = "about")]
     pub details: JobDetails,
+    /// Tokens that the answers say they took.
+    #[serde(default, skip_serializing_if = "TokenCount::is_zero")]
+    pub tokens: TokenCount,
 }
 
 impl JobView {
@@ -143,6 +147,7 @@ impl JobView {
             local_share: 0.0,
             batch_now: 0,
             details: JobDetails { weight: 1, ..JobDetails::default() },
+            tokens: TokenCount::default(),
         }
     }
 }
@@ -323,6 +328,9 @@ pub struct WorkerView {
     pub server: ServerState,
     /// States of its models.
     pub models: Vec<(ModelName, ModelState)>,
+    /// The devices of its machine and the processes of its models.
+    #[serde(default, skip_serializing_if = "WorkerResources::is_empty")]
+    pub resources: WorkerResources,
 }
 
 /// Totals of the file store.

@@ -14,7 +14,9 @@ use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
     Change, Expected, FailedMax, FileCopy, JobOptions, NewFile, Selection, StartOptions,
 };
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat, Training};
+use idunno_shared::wire::jobs::{
+    BatchOutcome, Lease, Policy, QueryRange, RecordFormat, TokenCount, Training,
+};
 use idunno_shared::wire::records::RecordIdentity;
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
@@ -220,6 +222,7 @@ impl Generator {
             correct: labelled / 2,
             local: labelled,
             refused: 0,
+            tokens: TokenCount { prompt: u64::from(labelled), completion: 1 },
         }
     }
 

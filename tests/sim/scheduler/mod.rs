@@ -6,6 +6,7 @@ mod fairness;
 mod faults;
 mod jobs;
 mod locality;
+mod shared_backends;
 mod sizing;
 mod stragglers;
 mod worker;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use idunno_core::time::Instant;
 use idunno_shared::ids::NodeId;
+use idunno_shared::wire::resources::SharedBackend;
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::RngExt;
 
@@ -47,6 +49,11 @@ fn random_load(world: &mut World, model: u8) -> Load {
 
 /// All faults at once for a while, then none: every job ends, and only hopeless queries are dead.
 fn survives(seed: u64) -> Totals {
+    survives_sharing(seed, &[])
+}
+
+/// The same with workers that share these backends.
+fn survives_sharing(seed: u64, shared: &[SharedBackend]) -> Totals {
     let mut world = World::new(seed, Vec::new());
     let (count, models) = (world.rng.random_range(2..7), 3);
     world = World::new(seed, workers(count, models));
@@ -56,6 +63,9 @@ fn survives(seed: u64) -> Totals {
         if node > 2 {
             world.workers.get_mut(&NodeId(node)).expect("a known worker").models.remove(&lacks);
         }
+    }
+    for worker in world.workers.values_mut() {
+        worker.shared = shared.to_vec();
     }
     for _ in 0..world.rng.random_range(1..5) {
         let model = world.rng.random_range(0..models);

@@ -11,6 +11,7 @@ use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::jobs::{
     FaultKind, LEASES_PER_WORKER_MAX, Lease, ModelState, ServerState, WorkerReport,
 };
+use idunno_shared::wire::resources::{SharedBackend, WorkerResources};
 use rand::RngExt;
 
 use super::jobs::{fault, model_name, version};
@@ -56,6 +57,8 @@ pub(crate) struct SimWorker {
     pub(crate) hangs: bool,
     /// Reports sent in this generation.
     pub(crate) sent: u64,
+    /// The backends that it shares with others.
+    pub(crate) shared: Vec<SharedBackend>,
 }
 
 impl SimWorker {
@@ -78,6 +81,7 @@ impl SimWorker {
             last_job: None,
             hangs: false,
             sent: 0,
+            shared: Vec::new(),
         }
     }
 
@@ -126,6 +130,7 @@ impl SimWorker {
             running_ms: running.map(|ran| u32::try_from(ran.as_millis()).unwrap_or(u32::MAX)),
             number: self.sent,
             trainings: Vec::new(),
+            resources: WorkerResources { shared: self.shared.clone(), ..WorkerResources::default() },
         }
     }
 

@@ -1,7 +1,11 @@
 //! JSON of commands on members and the cluster as a whole.
 
+use std::collections::BTreeMap;
+
 use idunno_shared::backup::BackupInfo;
+use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{ClusterView, MemberView};
+use idunno_shared::wire::resources::{self, WorkerResources};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -47,10 +51,44 @@ pub struct Member {
     pub incarnation: u64,
     /// How often it has been started.
     pub generation: u64,
+    /// The GPUs of its machine, as far as the coordinator knows: none where no model server of ours runs.
+    pub devices: Vec<Device>,
 }
 
-impl From<&MemberView> for Member {
-    fn from(member: &MemberView) -> Self {
+/// A GPU of a member's machine.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Device {
+    /// Its number on the machine, in PCI order.
+    pub index: u32,
+    /// The id that it keeps.
+    pub uuid: String,
+    /// Its product name.
+    pub name: String,
+    /// Its memory, in MiB.
+    pub memory_mib: u64,
+    /// What all processes of the machine use of it, in MiB.
+    pub memory_used_mib: u64,
+    /// Why models cannot use it.
+    pub reason: Option<String>,
+}
+
+impl From<&resources::Device> for Device {
+    fn from(device: &resources::Device) -> Self {
+        Self {
+            index: device.index,
+            uuid: device.uuid.clone(),
+            name: device.name.clone(),
+            memory_mib: device.memory_mib,
+            memory_used_mib: device.memory_used_mib,
+            reason: Some(device.reason.clone()).filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+impl Member {
+    /// A member, with what the coordinator knows of its machine.
+    pub fn new(member: &MemberView, resources: Option<&WorkerResources>) -> Self {
+        let devices = resources.map_or(&[][..], |resources| &resources.devices);
         Self {
             name: member.name.to_string(),
             node_id: member.id.to_string(),
@@ -62,8 +100,14 @@ impl From<&MemberView> for Member {
             disk_hung: member.disk_hung(),
             incarnation: member.incarnation,
             generation: member.generation,
+            devices: devices.iter().map(Device::from).collect(),
         }
     }
+}
+
+/// What the coordinator knows of each member's machine.
+pub fn resources_by_member(view: &ClusterView) -> BTreeMap<NodeId, &WorkerResources> {
+    view.workers.iter().map(|worker| (worker.node, &worker.resources)).collect()
 }
 
 /// `list_self`: what a member says of itself.
@@ -171,6 +215,8 @@ impl From<&ClusterView> for ClusterStatus {
             state: ServerState::from(&worker.server),
             reason: text::server_state(&worker.server).1.map(str::to_owned),
         });
+        let resources = resources_by_member(view);
+        let member = |member: &MemberView| Member::new(member, resources.get(&member.id).copied());
         let store = &view.store;
         Self {
             coordinator: text::member_name(&view.members, view.coordinator),
@@ -178,7 +224,7 @@ impl From<&ClusterView> for ClusterStatus {
             at_ms: view.at_ms,
             revision: view.revision,
             policy: view.policy.into(),
-            members: view.members.iter().map(Member::from).collect(),
+            members: view.members.iter().map(member).collect(),
             model_servers: model_servers.collect(),
             jobs: view.jobs.iter().map(JobStats::from).collect(),
             store: Store {

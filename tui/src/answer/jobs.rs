@@ -185,6 +185,34 @@ pub struct JobStats {
     pub results_file: Option<String>,
     /// How its records are read, once it was started; null if its data set is no file of records.
     pub records: Option<RecordsRead>,
+    /// Tokens that its answers say they took, each query's once; null if none says so.
+    pub tokens: Option<Tokens>,
+}
+
+/// Tokens of a language model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Tokens {
+    /// Tokens that the model read.
+    pub prompt: u64,
+    /// Tokens that it wrote.
+    pub completion: u64,
+    /// Both.
+    pub total: u64,
+    /// All tokens, per second since the job's start, pauses excluded.
+    pub rate_per_s: f64,
+}
+
+impl Tokens {
+    /// Those of a job, if there are any.
+    pub fn of(view: &JobView) -> Option<Self> {
+        let (counted, total) = (view.tokens, view.tokens.total());
+        (total > 0).then(|| Self {
+            prompt: counted.prompt,
+            completion: counted.completion,
+            total,
+            rate_per_s: if view.running_s > 0.0 { total as f64 / view.running_s } else { 0.0 },
+        })
+    }
 }
 
 impl From<&JobView> for JobStats {
@@ -224,6 +252,7 @@ impl From<&JobView> for JobStats {
             finished_ms: about.finished_ms,
             results_file: about.results.as_ref().map(ToString::to_string),
             records: about.records.as_deref().map(RecordsRead::from),
+            tokens: Tokens::of(view),
         }
     }
 }

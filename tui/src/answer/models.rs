@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use idunno_shared::package::{self, Manifest};
 use idunno_shared::wire::control::ModelView;
 use idunno_shared::wire::jobs;
+use idunno_shared::wire::resources;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -185,6 +186,32 @@ pub struct ModelAtMember {
     pub state: ModelState,
     /// Why it could not be loaded.
     pub reason: Option<String>,
+    /// The processes that run it there, of all its versions. `get-models` does not ask for them: null.
+    pub runners: Option<Vec<Runner>>,
+}
+
+/// A process that runs one version of a model on one device.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Runner {
+    /// The version that it runs.
+    pub version: String,
+    /// `cpu`, or `cuda:` and the index of one of the member's devices.
+    pub device: String,
+    /// The memory of the process and its children on the host, in MiB.
+    pub memory_mib: u64,
+    /// `running`, `restarting` or `failed`.
+    pub state: String,
+}
+
+impl From<&resources::Runner> for Runner {
+    fn from(runner: &resources::Runner) -> Self {
+        Self {
+            version: runner.version.to_string(),
+            device: runner.device.clone(),
+            memory_mib: runner.memory_mib,
+            state: runner.state.clone(),
+        }
+    }
 }
 
 impl Model {

@@ -4,6 +4,7 @@ use idunno_shared::client::files::get::utc;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::control::{JobState, JobView, Liveness, LogRole, MemberView};
 use idunno_shared::wire::jobs::{BatchSize, ModelState, Policy, ServerState, TrainingProgress};
+use idunno_shared::wire::resources::{Device, Runner};
 
 /// Bytes with a unit: `999 B`, `1.2 MB`.
 pub fn bytes(count: u64) -> String {
@@ -59,6 +60,37 @@ pub fn queries(number: u64) -> String {
 /// The time of day in UTC: `14:03:07`.
 pub fn clock(at_ms: u64) -> String {
     moment(at_ms).split(' ').next_back().unwrap_or_default().chars().take(8).collect()
+}
+
+/// A large number: `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A member's GPUs with the memory that is used of each: `NVIDIA H200 512/143771 MiB`.
+pub fn devices(devices: &[Device]) -> String {
+    let device = |device: &Device| {
+        let unusable = if device.reason.is_empty() { String::new() } else { format!(" ({})", device.reason) };
+        format!("{} {}/{} MiB{unusable}", device.name, device.memory_used_mib, device.memory_mib)
+    };
+    devices.iter().map(device).collect::<Vec<_>>().join(", ")
+}
+
+/// The memory of a model's processes at one member, by device: `812 MiB on cuda:0`. Empty if it has none.
+pub fn runners<'a>(runners: impl Iterator<Item = &'a Runner>) -> String {
+    let runner = |runner: &Runner| {
+        let state = if runner.state == "running" { String::new() } else { format!(", {}", runner.state) };
+        format!("{} MiB on {}{state}", runner.memory_mib, runner.device)
+    };
+    runners.map(runner).collect::<Vec<_>>().join("; ")
 }
 
 /// A member's liveness in a word.

@@ -227,6 +227,7 @@ mod tests {
     use idunno_shared::ids::{Digest, Term};
     use idunno_shared::wire::control::{LogRole, MemberView, ModelView, StoreView, WorkerView};
     use idunno_shared::wire::jobs::{BatchSize, Lease, QueryRange};
+    use idunno_shared::wire::resources::WorkerResources;
 
     use super::*;
 
@@ -255,7 +256,7 @@ mod tests {
 
     fn worker(id: u64, server: ServerState, state: Option<ModelState>) -> WorkerView {
         let models = state.into_iter().map(|state| (MODEL.parse().unwrap(), state)).collect();
-        WorkerView { node: NodeId(id), server, models }
+        WorkerView { node: NodeId(id), server, models, resources: WorkerResources::default() }
     }
 
     fn view(workers: Vec<WorkerView>) -> ClusterView {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use idunno_shared::wire::control::JobView;
 
 use super::job_lookup::{job_views, resolve_any};
-use crate::answer::jobs::{JobStats, accuracy, pending};
+use crate::answer::jobs::{JobStats, Tokens, accuracy, pending};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure, records, text};
 use crate::command::JobRef;
@@ -29,10 +29,11 @@ pub async fn stats(session: &Session, job: Option<&JobRef>) -> Result<Answer, Fa
 /// Figures of jobs, and why those that the cluster paused are paused.
 pub fn answer(views: &[JobView]) -> Answer {
     let mut table = Table::new(STATS_COLUMNS);
-    let mut reasons = Vec::new();
+    let (mut reasons, mut tokens) = (Vec::new(), Vec::new());
     for view in views {
         let (state, reason) = text::job_state(&view.state);
         reasons.extend(reason.map(|reason| format!("{} is paused: {reason}", view.id)));
+        tokens.extend(Tokens::of(view).map(|tokens| tokens_line(view, tokens)));
         let times = &view.processing_ms;
         let ms = |value: f64| if view.done == 0 { String::from("-") } else { format!("{value:.2}") };
         table.row([
@@ -61,11 +62,21 @@ pub fn answer(views: &[JobView]) -> Answer {
     }
     let mut lines = vec![table.render()];
     lines.extend(reasons);
+    lines.extend(tokens);
     if let [view] = views {
         let found = view.details.records.as_deref().and_then(records::sentence);
         lines.extend(found.map(|found| format!("{} {found}", view.id)));
     }
     Answer::list(views.iter().map(JobStats::from).collect(), lines.join("\n"))
+}
+
+fn tokens_line(view: &JobView, tokens: Tokens) -> String {
+    let Tokens { prompt, completion, total, rate_per_s } = tokens;
+    let [prompt, completion, total] = [prompt, completion, total].map(text::thousands);
+    format!(
+        "{} took {total} tokens: {prompt} read, {completion} written; {rate_per_s:.1} per second",
+        view.id
+    )
 }
 
 /// `get-job-history`.

@@ -1,11 +1,16 @@
 //! `list_mem`, `list_self`, `join`, `leave`: requests that one member answers by itself.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView, MemberView};
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest, IdentityView, MemberView};
+use tokio::time::timeout;
 
 use super::clock::now_ms;
-use crate::answer::cluster::{Member, MemberIdentity, MemberList, Membership, MembershipChange};
+use crate::answer::cluster::{
+    Member, MemberIdentity, MemberList, Membership, MembershipChange, resources_by_member,
+};
 use crate::answer::similar::did_you_mean;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, identities, text, warnings};
@@ -13,6 +18,8 @@ use crate::command::values::MemberRef;
 use crate::command::{MemberOf, OneMember};
 use crate::session::Session;
 
+/// How long `list_mem` waits for what only the coordinator knows.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
 /// The error of `join` and `leave` without a member: these never go to an arbitrary one.
 pub const NAME_THE_MEMBER: &str = "name the member: --member NAME or --member IP:PORT, or set IDUNNO_MEMBER";
 
@@ -71,15 +78,30 @@ async fn ask_one(
     Ok((address, session.cluster().ask_member(address, request).await?))
 }
 
+/// What the coordinator knows, if it answers soon: a membership list is shown without it too.
+async fn coordinators_view(session: &Session) -> Option<ClusterView> {
+    let ask = async {
+        let mut views = session.cluster().watch().await.ok()?;
+        Cluster::view(views.recv().await?)
+    };
+    timeout(VIEW_TIMEOUT, ask).await.ok()?
+}
+
 /// `list_mem`.
 pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
     let (address, reply) = ask(session, of, ControlRequest::Members).await?;
     let ControlReply::Members(mut members) = reply else { return Err(Failure::unexpected()) };
     members.sort_by(|a, b| natural(a.name.as_str()).cmp(&natural(b.name.as_str())));
-    let mut table = Table::new("NAME ADDRESS STATE SINCE ROLE >INCARNATION >GENERATION ID");
+    let view = coordinators_view(session).await;
+    let resources = view.as_ref().map(resources_by_member).unwrap_or_default();
+    let has_devices = resources.values().any(|resources| !resources.devices.is_empty());
+    let devices = if has_devices { " DEVICES" } else { "" };
+    let mut table =
+        Table::new(&format!("NAME ADDRESS STATE SINCE ROLE >INCARNATION >GENERATION ID{devices}"));
     for member in &members {
         let blocked = if member.udp_blocked { " (UDP blocked)" } else { "" };
-        table.row([
+        let devices = resources.get(&member.id).map(|resources| text::devices(&resources.devices));
+        let cells = [
             member.name.to_string(),
             member.address.to_string(),
             format!("{}{blocked}", text::liveness(member.liveness)),
@@ -88,9 +110,11 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
             member.incarnation.to_string(),
             member.generation.to_string(),
             member.id.to_string(),
-        ]);
+        ];
+        table.push(cells.into_iter().chain(has_devices.then(|| devices.unwrap_or_default())).collect());
     }
-    let items = members.iter().map(Member::from).collect();
+    let item = |member: &MemberView| Member::new(member, resources.get(&member.id).copied());
+    let items = members.iter().map(item).collect();
     let own = identities::own_warning(session.ends_ms, now_ms());
     let warnings: Vec<String> = warnings::of(&members).into_iter().chain(own).collect();
     let text = table.render() + &warnings::lines(&warnings);
@@ -122,7 +146,8 @@ pub async fn identity(session: &Session, of: MemberOf) -> Result<Answer, Failure
         ("version", program_version.clone()),
     ];
     let lines: Vec<String> = shown.iter().map(|(key, value)| format!("{key:<15} {value}")).collect();
-    let identity = MemberIdentity { member: Member::from(&member), joined, data_dir, pid, program_version };
+    let identity =
+        MemberIdentity { member: Member::new(&member, None), joined, data_dir, pid, program_version };
     Ok(Answer::new(&identity, lines.join("\n")))
 }
 

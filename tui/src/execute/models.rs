@@ -1,13 +1,17 @@
 //! `train-start`, `train-stop`, `get-models`.
 
+use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, MemberView, ModelView};
+use idunno_shared::wire::control::{
+    Change, Changed, ClusterView, ControlReply, ControlRequest, MemberView, ModelView,
+};
 use idunno_shared::wire::jobs::{ModelState, Training};
+use idunno_shared::wire::resources;
 use tokio::time::Instant;
 
 use super::members;
 use super::wait::{Look, look, pause};
-use crate::answer::models::{Model, ModelAtMember, StoppedTraining, TrainedModels};
+use crate::answer::models::{Model, ModelAtMember, Runner, StoppedTraining, TrainedModels};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure, text};
 use crate::session::Session;
@@ -107,7 +111,7 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
     for model in &models {
         let named = by_name(model, &members).into_iter();
         let shown: Vec<String> =
-            named.map(|(member, state)| format!("{member}:{}", text::model_state(state).0)).collect();
+            named.map(|(member, _, state)| format!("{member}:{}", text::model_state(state).0)).collect();
         let package = model.package.as_ref();
         table.row([
             model.model.to_string(),
@@ -117,26 +121,45 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
             model_summary(model),
             shown.join(" "),
         ]);
-        rows.push(Model::new(model, at_members(model, &members)));
+        rows.push(Model::new(model, at_members(model, &members, None)));
     }
     Ok(Answer::list(rows, table.render()))
 }
 
-/// A model's states at members, as JSON has them.
-pub(super) fn at_members(model: &ModelView, members: &[MemberView]) -> Vec<ModelAtMember> {
-    let at = |(member, state): (String, &ModelState)| ModelAtMember {
+/// A model's states at members, as JSON has them, with its runners if there is a view that has them.
+pub(super) fn at_members(
+    model: &ModelView,
+    members: &[MemberView],
+    view: Option<&ClusterView>,
+) -> Vec<ModelAtMember> {
+    let at = |(member, node, state): (String, NodeId, &ModelState)| ModelAtMember {
         member,
         state: state.into(),
         reason: text::model_state(state).1.map(str::to_owned),
+        runners: view.map(|view| runners(view, node, &model.model).map(Runner::from).collect()),
     };
     by_name(model, members).into_iter().map(at).collect()
 }
 
-/// A model's states with the names of the members that reported them, in natural order.
-pub(super) fn by_name<'a>(model: &'a ModelView, members: &[MemberView]) -> Vec<(String, &'a ModelState)> {
-    let named = model.workers.iter().map(|(node, state)| (text::member_name(members, *node), state));
+/// The processes that run a model at one member.
+pub(super) fn runners<'a>(
+    view: &'a ClusterView,
+    node: NodeId,
+    model: &'a ModelName,
+) -> impl Iterator<Item = &'a resources::Runner> {
+    let worker = view.workers.iter().find(move |worker| worker.node == node);
+    let runners = worker.into_iter().flat_map(|worker| &worker.resources.runners);
+    runners.filter(move |runner| runner.model == *model)
+}
+
+/// A model's states with the names and ids of the members that reported them, in natural order.
+pub(super) fn by_name<'a>(
+    model: &'a ModelView,
+    members: &[MemberView],
+) -> Vec<(String, NodeId, &'a ModelState)> {
+    let named = model.workers.iter().map(|(node, state)| (text::member_name(members, *node), *node, state));
     let mut named: Vec<_> = named.collect();
-    named.sort_by(|(a, _), (b, _)| members::natural(a).cmp(&members::natural(b)));
+    named.sort_by(|(a, ..), (b, ..)| members::natural(a).cmp(&members::natural(b)));
     named
 }
 

@@ -15,7 +15,7 @@ use idunno_shared::wire::control::{
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 use super::environment::{self, Environment};
-use super::{local_package, members, models, try_package};
+use super::{local_package, members, models, status, try_package};
 use crate::answer::models::{AddedModel, ModelDetails, RemovedModel};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
@@ -188,15 +188,18 @@ async fn show(session: &Session, name: &ModelName) -> Result<Answer, Failure> {
             lines.push(format!("and {} more files", manifest.files.len() - FILES_SHOWN));
         }
     }
-    let mut table = Table::new("MEMBER STATE REASON");
-    for (member, state) in models::by_name(&view, &members) {
+    let cluster = status::first_view(session).await?;
+    let mut table = Table::new("MEMBER STATE MEMORY REASON");
+    for (member, node, state) in models::by_name(&view, &members) {
         let (word, reason) = text::model_state(state);
-        table.row([member, word.to_owned(), reason.unwrap_or_default().to_owned()]);
+        let memory = text::runners(models::runners(&cluster, node, name));
+        let memory = if memory.is_empty() { String::from("-") } else { memory };
+        table.row([member, word.to_owned(), memory, reason.unwrap_or_default().to_owned()]);
     }
     if !view.workers.is_empty() {
         lines.push(table.render());
     }
-    let at_members = models::at_members(&view, &members);
+    let at_members = models::at_members(&view, &members, Some(&cluster));
     Ok(Answer::new(&ModelDetails::new(&view, at_members, manifest.as_ref()), lines.join("\n")))
 }
 

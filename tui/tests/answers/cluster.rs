@@ -1,8 +1,8 @@
 //! Examples of the JSON of commands on members and the cluster as a whole.
 
 use idunno_console::answer::cluster::{
-    Backup, ClusterStatus, Event, LogLine, Member, MemberIdentity, MemberList, Membership, MembershipChange,
-    ModelServer, Store,
+    Backup, ClusterStatus, Device, Event, LogLine, Member, MemberIdentity, MemberList, Membership,
+    MembershipChange, ModelServer, Store,
 };
 use idunno_console::answer::document::List;
 use idunno_console::answer::words::{LogRole, MemberState, Policy, ServerState};
@@ -22,6 +22,14 @@ pub(super) fn member() -> Member {
         disk_hung: false,
         incarnation: 2,
         generation: 1,
+        devices: vec![Device {
+            index: 0,
+            uuid: "GPU-7c5b1e7c-0000-0000-0000-000000000000".into(),
+            name: "NVIDIA H200".into(),
+            memory_mib: 143_771,
+            memory_used_mib: 512,
+            reason: Some("/dev/nvidia0 may not be opened".into()),
+        }],
     }
 }
 

@@ -3,7 +3,7 @@
 use idunno_console::answer::document::List;
 use idunno_console::answer::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobExplanation, JobShare, JobStats,
-    JobWeight, Lease, Processing, SharingPolicy, StartedJob, StoppedJobs,
+    JobWeight, Lease, Processing, SharingPolicy, StartedJob, StoppedJobs, Tokens,
 };
 use idunno_console::answer::records::{RecordsFormat, RecordsRead};
 use idunno_console::answer::results::{
@@ -61,6 +61,7 @@ pub(super) fn running_job() -> JobStats {
         finished_ms: None,
         results_file: None,
         records: None,
+        tokens: Some(Tokens { prompt: 25_200, completion: 4_800, total: 30_000, rate_per_s: 4_000.0 }),
     }
 }
 
@@ -104,6 +105,7 @@ fn added_job() -> JobStats {
         duplicates_dropped: 0,
         local_share: 0.0,
         started_ms: None,
+        tokens: None,
         ..running_job()
     }
 }

@@ -2,8 +2,8 @@
 
 use idunno_console::answer::document::List;
 use idunno_console::answer::models::{
-    AddedModel, Model, ModelAtMember, ModelDetails, Package, PackageFile, RemovedModel, StoppedTraining,
-    TestedInput, TestedModel, TrainedModels, TrainingProgress,
+    AddedModel, Model, ModelAtMember, ModelDetails, Package, PackageFile, RemovedModel, Runner,
+    StoppedTraining, TestedInput, TestedModel, TrainedModels, TrainingProgress,
 };
 use idunno_console::answer::words::ModelState;
 
@@ -16,6 +16,7 @@ fn models() -> Vec<Model> {
         member: member.into(),
         state,
         reason: reason.map(Into::into),
+        runners: None,
     };
     let trained = Model {
         model: "squeezenet1.1".into(),
@@ -58,7 +59,17 @@ fn added() -> Model {
         progress: None,
         failure: None,
         metrics: [].into(),
-        members: vec![ModelAtMember { member: "m1".into(), state: ModelState::Ready, reason: None }],
+        members: vec![ModelAtMember {
+            member: "m1".into(),
+            state: ModelState::Ready,
+            reason: None,
+            runners: Some(vec![Runner {
+                version: DIGEST.into(),
+                device: "cuda:0".into(),
+                memory_mib: 812,
+                state: "running".into(),
+            }]),
+        }],
         package: Some(Package { runtime: "python".into(), files: 2, size_bytes: 1234 }),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::JobState;
-use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchOutcome, QueryRange};
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchOutcome, QueryRange, TokenCount};
 use idunno_shared::wire::refusal::Refusal;
 
 use super::{Applied, DeadLetterRecord, JobRecord, Segment, State, truncate_reason};
@@ -88,11 +88,17 @@ impl JobRecord {
         new.subtract(&self.done);
         new.subtract(&self.dead);
         self.done.merge(&new);
-        // Labels and local inputs are counted per batch: a partly accepted batch counts in proportion.
-        let share = |count: u32| (u64::from(count) * new.len()).checked_div(queries.len()).unwrap_or(0);
-        self.statistics.labelled += share(batch.labelled);
-        self.statistics.correct += share(batch.correct);
-        self.statistics.local += share(batch.local);
+        // Labels, local inputs and tokens are counted per batch: a partly accepted batch counts in proportion.
+        let share = |count: u64| {
+            let part = (u128::from(count) * u128::from(new.len())).checked_div(u128::from(queries.len()));
+            part.and_then(|part| u64::try_from(part).ok()).unwrap_or(0)
+        };
+        self.statistics.labelled += share(batch.labelled.into());
+        self.statistics.correct += share(batch.correct.into());
+        self.statistics.local += share(batch.local.into());
+        let TokenCount { prompt, completion } = batch.tokens;
+        let tokens = TokenCount { prompt: share(prompt), completion: share(completion) };
+        self.statistics.tokens = self.statistics.tokens.plus(tokens);
         self.statistics.duplicates += queries.len() - new.len();
         let ns_per_query = batch.inference_us.saturating_mul(NS_PER_US) / u64::from(batch.lease.range.count);
         self.statistics.add(new.len(), ns_per_query, now_ms);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use idunno_shared::wire::control::Distribution;
+use idunno_shared::wire::jobs::TokenCount;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub struct JobStatistics {
     /// Answered queries whose input was on the worker's own disk.
     #[serde(default)]
     pub local: u64,
+    /// Tokens that the answers say they took.
+    #[serde(default, skip_serializing_if = "TokenCount::is_zero")]
+    pub tokens: TokenCount,
 }
 
 /// The bucket of a time in nanoseconds: exact below 32, then 32 buckets per power of two.

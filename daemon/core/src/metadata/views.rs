@@ -74,6 +74,7 @@ impl JobRecord {
             local_share: self.statistics.local_share(),
             batch_now: 0,
             details: self.details(),
+            tokens: self.statistics.tokens,
         }
     }
 

@@ -51,6 +51,7 @@ impl Scheduler {
         InvariantViolation::unless(self.workers.is_in_time(node, self.now, &self.config), || {
             format!("worker {node} needs attention earlier than is noted")
         })?;
+        self.check_backends(worker)?;
         InvariantViolation::unless(worker.reply.is_empty(), || {
             format!("worker {node} has orders that were not sent")
         })?;

@@ -60,6 +60,9 @@ impl Scheduler {
             if is_behind || !job.may_lease() || !job.has_work() || !self.is_capable(worker, *id, job) {
                 continue;
             }
+            if self.is_backend_full(worker, job) {
+                continue;
+            }
             let is_nobody_better =
                 |avoids: &dyn Fn(NodeId) -> bool| self.capable_workers(*id, job).all(avoids);
             if let Some(candidate) = job.next_candidate(node, self.now, is_nobody_better) {

@@ -11,7 +11,8 @@
 //! **Invariants** ([`Scheduler::check`]): every open query of a job waits, is leased, or awaits its dead letter, and
 //! exactly one of these; a query is in at most two leases, and the second is a copy at another worker
 //! (`stragglers.rs`); a worker holds at most [`leases_per_worker`](SchedulerConfig::leases_per_worker) uncompleted
-//! leases; grants go only to live, ready, non-draining workers that have loaded the job's model version.
+//! leases; grants go only to live, ready, non-draining workers that have loaded the job's model version, and not beyond
+//! what a model server that workers share takes (`shared_backends.rs`).
 //!
 //! **Bounds**: workers, models and leases per report, and chunks per job are limited by the constants of the parts. An
 //! event looks at the workers that it changes, at those whose time has come, and at all jobs. Where it makes work
@@ -34,6 +35,7 @@ mod jobs;
 mod leases;
 mod reports;
 mod service;
+mod shared_backends;
 mod sizing;
 mod stragglers;
 #[cfg(test)]
@@ -87,6 +89,8 @@ pub struct Scheduler {
     unreported: Option<BTreeSet<NodeId>>,
     /// Whether the current event made work available that waiting workers may take.
     has_new_work: bool,
+    /// Whether a worker has named a shared backend: any event may then have made room for a batch of another worker.
+    has_shared_backends: bool,
     deadline: Option<Instant>,
     effects: VecDeque<SchedulerEffect>,
     statistics: SchedulerStatistics,
@@ -176,6 +180,7 @@ impl Scheduler {
             grace_ends,
             unreported: None,
             has_new_work: false,
+            has_shared_backends: false,
             deadline: Some(grace_ends),
             effects: VecDeque::new(),
             statistics: SchedulerStatistics::default(),
@@ -191,6 +196,7 @@ impl Scheduler {
             self.expire();
         }
         self.dispatch(event);
+        self.has_new_work |= self.has_shared_backends;
         self.rebalance_when_due();
         if self.has_new_work {
             self.assign_trainings();

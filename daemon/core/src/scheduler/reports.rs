@@ -35,6 +35,7 @@ impl Scheduler {
         let now = self.now;
         let worker = self.workers.get_or_insert_with(node, || Worker::new(report, now));
         worker.update(report, now);
+        self.has_shared_backends |= !worker.shared.is_empty();
         let wait = Duration::from_millis(report.wait_ms.into());
         worker.reply_by = Some(now + wait.min(self.config.wait_max));
         self.reconcile_leases(node, report);

@@ -77,8 +77,9 @@ impl Scheduler {
         };
         self.statistics.compared += self.jobs.len() as u64;
         let ending = self.jobs.iter().filter(|(_, job)| job.is_ending());
-        let ending: Vec<JobId> =
-            ending.filter(|(id, job)| self.is_capable(worker, **id, job)).map(|(id, _)| *id).collect();
+        let may_run =
+            |id: JobId, job: &Job| self.is_capable(worker, id, job) && !self.is_backend_full(worker, job);
+        let ending: Vec<JobId> = ending.filter(|(id, job)| may_run(**id, job)).map(|(id, _)| *id).collect();
         if ending.is_empty() || !self.may_copy() {
             return false;
         }

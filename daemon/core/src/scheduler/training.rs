@@ -1,6 +1,7 @@
 //! Which worker trains which model: each requested model has one live trainer, and a worker trains one model at a time.
 //!
-//! The worker with the fewest leases is chosen, one that failed the model only if there is no other. If the trainer
+//! A worker whose model servers have the model is chosen before others, then the one with the fewest leases; one that
+//! failed the model only if there is no other. If the trainer
 //! dies, restarts, stops reporting, drains or loses its model server, another is chosen. Reported failures are counted;
 //! after [`training_failures`](super::SchedulerConfig::training_failures) the model stays failed until it is requested
 //! again. After the start of a term, a worker that reports training a requested model becomes its trainer. A worker
@@ -148,9 +149,11 @@ impl Scheduler {
         let free = self.workers.iter().filter(|(node, worker)| {
             worker.is_usable(self.now, &self.config) && !self.trainings.is_trainer(**node)
         });
-        free.map(|(node, worker)| (request.failed_on.contains(node), worker.leases.len(), *node))
-            .min()
-            .map(|(_, _, node)| node)
+        free.map(|(node, worker)| {
+            (request.failed_on.contains(node), !worker.offers(model), worker.leases.len(), *node)
+        })
+        .min()
+        .map(|(.., node)| node)
     }
 
     /// Sends a worker its training, if its report is unanswered and the training not confirmed recently.

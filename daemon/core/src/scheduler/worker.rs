@@ -3,13 +3,14 @@
 //! Bounds: [`WORKERS_MAX`] workers; per worker [`STATES_MAX`] states and the rates of [`MODELS_MAX`] models,
 //! [`FAILED_LEASES_MAX`] failed leases, and a minute of usage per job.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::ITEMS_PER_REQUEST_MAX;
 use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState, WorkerReport};
+use idunno_shared::wire::resources::SharedBackend;
 
 use super::config::MODELS_MAX;
 use super::fault_history::{FaultHistory, back_off};
@@ -96,6 +97,10 @@ pub(super) struct Worker {
     /// The number of its newest report.
     pub(super) number: u64,
     pub(super) server: ServerState,
+    /// The model servers that it calls beside other workers.
+    pub(super) shared: Vec<SharedBackend>,
+    /// Whether it can train any model, or else which.
+    offers: Option<BTreeSet<ModelName>>,
     /// What is done with each model, and the versions of it that are loaded.
     pub(super) models: BTreeMap<ModelName, Vec<ModelState>>,
     pub(super) draining: bool,
@@ -124,6 +129,8 @@ impl Worker {
             generation: report.generation,
             number: report.number,
             server: ServerState::Starting,
+            shared: Vec::new(),
+            offers: None,
             models: BTreeMap::new(),
             draining: false,
             wanted: 0,
@@ -149,6 +156,8 @@ impl Worker {
         for (model, state) in report.models.iter().take(STATES_MAX) {
             self.models.entry(model.clone()).or_default().push(state.clone());
         }
+        self.shared.clone_from(&report.resources.shared);
+        self.offers = report.offers.as_ref().map(|offers| offers.iter().cloned().collect());
         self.draining = report.draining;
         self.wanted = report.wanted;
         self.last_report = now;
@@ -166,6 +175,11 @@ impl Worker {
 
     pub(super) fn has_loaded(&self, model: &ModelName, version: Digest) -> bool {
         self.is_in_state(model, &ModelState::Ready(version))
+    }
+
+    /// Whether its model servers say that they have this model. One that cannot list its models may have it.
+    pub(super) fn offers(&self, model: &ModelName) -> bool {
+        self.offers.as_ref().is_none_or(|offers| offers.contains(model))
     }
 
     pub(super) fn is_training(&self, model: &ModelName) -> bool {

@@ -90,7 +90,7 @@ pub(super) fn classify(error: &reqwest::Error, url: &str, deadline: Duration) ->
 }
 
 /// The innermost error: the outer ones only repeat the URL.
-fn root_cause(error: &reqwest::Error) -> String {
+pub(super) fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -5,9 +5,11 @@
 //!
 //! Bounds: each call has a deadline; a response has at most [`RESPONSE_BYTES_MAX`], an artefact
 //! [`ARTEFACT_BYTES_MAX`]. It never retries: its callers do.
-//! Calls are not encrypted, so they stay on this machine ([`check_url`]), and a redirect is a fault.
+//! Calls that are not encrypted stay on this machine ([`Endpoint::check`]), and a redirect is a fault.
 
+mod endpoint;
 mod error;
+mod resources;
 mod third_party;
 mod training;
 
@@ -15,16 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use idunno_shared::client::transport::is_this_machine;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{Grant, Parameters};
-use reqwest::{Client, RequestBuilder, Response, Url, redirect};
+use reqwest::header::HeaderMap;
+use reqwest::{Client, RequestBuilder, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use thiserror::Error;
 
+pub use self::endpoint::{Endpoint, EndpointError, Header, ValueSource};
 pub use self::error::ServerError;
 use self::error::{classify, status_error};
 use self::third_party::Signatures;
@@ -64,53 +66,16 @@ pub struct ModelServerClient {
     signatures: Arc<Signatures>,
 }
 
-/// Checks that `url` leads to a server on this machine: queries and their answers would otherwise cross the network in the
-/// clear. Credentials in a URL are refused too: they end up in logs, and hide the host in `http://127.0.0.1@host`.
-pub fn check_url(url: &str) -> Result<(), ServerUrlError> {
-    let wrong = |reason: String| Err(ServerUrlError { url: url.to_owned(), reason });
-    let parsed = match Url::parse(url) {
-        Ok(parsed) => parsed,
-        Err(error) => return wrong(error.to_string()),
-    };
-    let host = parsed.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let is_here = host == "localhost" || host.parse().is_ok_and(is_this_machine);
-    match () {
-        () if parsed.scheme() != "http" || host.is_empty() => {
-            wrong("it must consist of http:// and a host".to_owned())
-        }
-        () if !parsed.username().is_empty() || parsed.password().is_some() => {
-            wrong("it has a user name or a password".to_owned())
-        }
-        () if parsed.query().is_some() || parsed.fragment().is_some() => {
-            wrong("it has a query or a fragment".to_owned())
-        }
-        () if !is_here => {
-            wrong("requests are not encrypted, so the server must run on this machine".to_owned())
-        }
-        () => Ok(()),
-    }
-}
-
-/// The URL is not one of a model server, or the HTTP client cannot be set up.
-#[derive(Debug, Error)]
-#[error("cannot use the model server URL '{url}': {reason}; give one such as http://127.0.0.1:8080")]
-pub struct ServerUrlError {
-    url: String,
-    reason: String,
-}
-
 impl ModelServerClient {
-    /// A client of the server at `url`, such as `http://127.0.0.1:8080`.
-    pub fn new(url: &str) -> Result<Self, ServerUrlError> {
-        check_url(url)?;
-        let client = Client::builder()
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|error| ServerUrlError { url: url.to_owned(), reason: error.to_string() })?;
-        Ok(Self { client, base: url.trim_end_matches('/').to_owned(), signatures: Arc::default() })
+    /// A client of a server. It reads the values of the headers and the certificates.
+    pub fn new(endpoint: &Endpoint) -> Result<Self, EndpointError> {
+        Self::with_headers(endpoint, endpoint.read_headers()?)
+    }
+
+    /// The same with headers that were read before.
+    pub fn with_headers(endpoint: &Endpoint, headers: HeaderMap) -> Result<Self, EndpointError> {
+        let client = endpoint.client(headers)?;
+        Ok(Self { client, base: endpoint.url.trim_end_matches('/').to_owned(), signatures: Arc::default() })
     }
 
     /// Succeeds if the process answers.
@@ -358,43 +323,15 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn invalid_urls_are_refused() {
-        for url in
-            ["", "127.0.0.1:8080", "https://127.0.0.1", "ftp://host", "http://", "http://127.0.0.1/?a=b"]
-        {
-            assert!(ModelServerClient::new(url).is_err(), "{url}");
-        }
-        assert_eq!(ModelServerClient::new("http://127.0.0.1:8080/").unwrap().base, "http://127.0.0.1:8080");
-        for url in
-            ["http://localhost:80", "http://[::1]:80", "http://127.9.9.9", "http://[::ffff:127.0.0.1]:80"]
-        {
-            check_url(url).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_url_that_leaves_this_machine_is_refused_however_it_is_written() {
-        for url in [
-            "http://192.0.2.1:8080",
-            "http://example.org",
-            "http://127.0.0.1.example.org",
-            "http://localhost.example.org",
-            "http://127.0.0.1@192.0.2.1/",
-            "http://127.0.0.1:80@192.0.2.1/",
-            "http://user:secret@127.0.0.1:8080",
-            "http://[::ffff:192.0.2.1]:80",
-            // 192.0.2.1 as one number.
-            "http://3221225985/",
-        ] {
-            assert!(ModelServerClient::new(url).is_err(), "{url}");
-        }
+    fn client_of(server: &TcpListener) -> ModelServerClient {
+        let url = format!("http://{}", server.local_addr().unwrap());
+        ModelServerClient::new(&Endpoint::open(url)).unwrap()
     }
 
     #[tokio::test]
     async fn a_model_that_is_not_loaded_is_told_from_a_server_that_turns_calls_away() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = ModelServerClient::new(&format!("http://{}", server.local_addr().unwrap())).unwrap();
+        let client = client_of(&server);
         let model = "mnist-mlp".parse().unwrap();
         for (status, serves) in [
             (200, Some(true)),
@@ -423,10 +360,9 @@ mod tests {
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
         );
-        let (url, target) =
-            (format!("http://{}", server.local_addr().unwrap()), elsewhere.local_addr().unwrap());
+        let target = elsewhere.local_addr().unwrap();
         for status in [301, 302, 307, 308] {
-            let client = ModelServerClient::new(&url).unwrap();
+            let client = client_of(&server);
             let redirects = async {
                 let (mut stream, _) = server.accept().await.unwrap();
                 stream.read_exact(&mut [0; 16]).await.unwrap();

@@ -8,8 +8,12 @@
 //! Bounds: back-off between [`SupervisorTiming::back_off_min`] and [`SupervisorTiming::back_off_max`]; the server's log has
 //! those of [`ServerLog`].
 
+mod elsewhere;
+mod server_config;
 mod server_log;
 mod server_process;
+mod status;
+mod supervisors;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,18 +22,23 @@ use std::time::Duration;
 
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::ServerState;
+use idunno_shared::wire::resources::WorkerResources;
 use thiserror::Error;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+pub use self::server_config::{Backend, ServerConfig};
 use self::server_log::ServerLog;
 use self::server_process::ServerProcess;
 pub use self::server_process::adopt_orphans;
-use super::model_server::{Extensions, ModelServerClient, ServerError, ServerUrlError};
+use self::status::StatusSender;
+pub use self::status::{NamedStatus, ReadyServer, ServerStatus, ServerStatuses};
+pub use self::supervisors::Supervisors;
+use super::model_server::{Endpoint, EndpointError, ModelServerClient, ServerError};
 use super::packages;
 
 /// The server's folder, in the data directory.
@@ -38,27 +47,12 @@ const NO_SERVER: &str = "this member is configured without a model server";
 const POLL: Duration = Duration::from_millis(50);
 const MISSES_MAX: u32 = 3;
 
-#[derive(Clone, Debug)]
-pub enum ServerConfig {
-    None,
-    /// Started and watched by this process.
-    Supervised {
-        /// A Python interpreter with the package `idunno_model_server`.
-        python: PathBuf,
-        /// Inputs processed concurrently; by default one per core.
-        threads: Option<u32>,
-    },
-    /// Managed elsewhere.
-    Elsewhere {
-        /// For example `http://127.0.0.1:8080`.
-        url: String,
-    },
-}
-
 /// Intervals and limits. Tests use shorter ones than the default.
 #[derive(Clone, Copy, Debug)]
 pub struct SupervisorTiming {
     pub health_interval: Duration,
+    /// How often a server of ours is asked for its devices and runners.
+    pub resources_interval: Duration,
     /// A process that is not ready after this long is restarted.
     pub start_timeout: Duration,
     /// A server that misses its health calls for this long, and at least [`MISSES_MAX`] times, is killed.
@@ -77,6 +71,7 @@ impl Default for SupervisorTiming {
     fn default() -> Self {
         Self {
             health_interval: Duration::from_secs(1),
+            resources_interval: Duration::from_secs(5),
             start_timeout: Duration::from_secs(120),
             hung_after: Duration::from_secs(10),
             back_off_min: Duration::from_millis(500),
@@ -87,39 +82,19 @@ impl Default for SupervisorTiming {
     }
 }
 
-#[derive(Clone, Debug)]
-pub struct ServerStatus {
-    pub state: ServerState,
-    /// Present once the server was ready in this epoch.
-    pub server: Option<ReadyServer>,
-    /// The models in its repository when it was last ready; `None` if it cannot list them.
-    pub offers: Option<Vec<ModelName>>,
-    /// Increases when loaded models are or may be gone.
-    pub epoch: u64,
-}
-
-/// A model server that answers, and its protocol extensions.
-#[derive(Clone, Debug)]
-pub struct ReadyServer {
-    pub server: ModelServerClient,
-    pub extensions: Extensions,
-}
-
-impl Default for ServerStatus {
-    fn default() -> Self {
-        Self { state: ServerState::Starting, server: None, offers: Some(Vec::new()), epoch: 0 }
-    }
-}
-
 /// Supervises one model server until it is stopped.
-pub struct Supervisor {
-    pub config: ServerConfig,
-    pub data_dir: PathBuf,
-    pub timing: SupervisorTiming,
-    pub status: watch::Sender<ServerStatus>,
+struct Supervisor {
+    config: ServerConfig,
+    data_dir: PathBuf,
+    timing: SupervisorTiming,
+    status: StatusSender,
     /// Reasons to restart the server, from the worker task.
-    pub restart_requests: mpsc::Receiver<String>,
-    pub stop: CancellationToken,
+    restart_requests: mpsc::Receiver<String>,
+    stop: CancellationToken,
+    /// When it is next asked for its devices and runners.
+    resources_due: Instant,
+    /// Variables that have secrets: a server that this process starts does not get them.
+    secret_variables: Vec<String>,
 }
 
 enum ServerExit {
@@ -141,7 +116,7 @@ enum ServerFailure {
     #[error("{} holds no port", path.display())]
     NoPort { path: PathBuf },
     #[error(transparent)]
-    Url(#[from] ServerUrlError),
+    Endpoint(#[from] EndpointError),
     #[error(transparent)]
     Call(#[from] ServerError),
     #[error("the model server hangs: {0}")]
@@ -152,10 +127,10 @@ enum ServerFailure {
 
 impl Supervisor {
     /// Runs until stopped. The server that it started has then ended.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         match self.config.clone() {
             ServerConfig::None => self.publish_down(ServerState::Down(String::from(NO_SERVER))),
-            ServerConfig::Elsewhere { url } => self.watch_elsewhere(&url).await,
+            ServerConfig::Elsewhere { endpoint } => self.watch_elsewhere(&endpoint).await,
             ServerConfig::Supervised { python, threads } => self.supervise(&python, threads).await,
         }
     }
@@ -223,7 +198,7 @@ impl Supervisor {
             }
             sleep(POLL).await;
         };
-        let server = ModelServerClient::new(&format!("http://127.0.0.1:{port}"))?;
+        let server = ModelServerClient::new(&Endpoint::open(format!("http://127.0.0.1:{port}")))?;
         while server.ready().await.is_err() {
             sleep(POLL).await;
         }
@@ -240,6 +215,7 @@ impl Supervisor {
                 () = sleep(self.timing.health_interval) => {}
                 Some(reason) = self.restart_requests.recv() => return ServerFailure::RestartRequested(reason),
             }
+            self.look_at_resources(server).await;
             if let Err(error) = server.live().await {
                 misses += 1;
                 if misses >= MISSES_MAX && last_answer.elapsed() > self.timing.hung_after {
@@ -252,47 +228,61 @@ impl Supervisor {
         }
     }
 
-    async fn watch_elsewhere(&mut self, url: &str) {
-        let server = match ModelServerClient::new(url) {
-            Ok(server) => server,
-            Err(error) => return self.publish_down(ServerState::Down(error.to_string())),
-        };
-        loop {
-            let result = match server.ready().await {
-                Ok(()) if self.status.borrow().state == ServerState::Ready => Ok(()),
-                Ok(()) => self.publish_ready(&server).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = result {
-                self.publish_down(ServerState::Down(error.to_string()));
-            }
-            tokio::select! {
-                () = sleep(self.timing.health_interval) => {}
-                // It cannot be restarted from here. Its models are loaded again once it answers.
-                Some(reason) = self.restart_requests.recv() => self.publish_down(ServerState::Down(reason)),
-                () = self.stop.cancelled() => return,
-            }
+    /// Asks a ready server of ours for its devices and runners, now and then. Without an answer the last one stays.
+    async fn look_at_resources(&mut self, server: &ModelServerClient) {
+        let is_ours =
+            self.status.read(|status| status.server.as_ref().is_some_and(|ready| ready.extensions.idunno));
+        if !is_ours || self.resources_due > Instant::now() {
+            return;
+        }
+        self.resources_due = Instant::now() + self.timing.resources_interval;
+        match server.resources().await {
+            // Nobody waits for them: they are part of the next report.
+            Ok(resources) => self.status.modify(|status| {
+                status.resources = resources;
+                false
+            }),
+            Err(error) => debug!(%error, "the model server does not say what its models take"),
         }
     }
 
     async fn publish_ready(&self, server: &ModelServerClient) -> Result<(), ServerError> {
         let extensions = server.extensions().await?;
-        let offers = if extensions.repository { offers(server).await? } else { None };
-        info!(epoch = self.status.borrow().epoch + 1, "the model server is ready");
-        self.status.send_modify(|status| {
+        let backend = self.status.backend();
+        let offers = match &backend {
+            // The configuration lists its models.
+            Some(_) => Some(Vec::new()),
+            None if extensions.repository => offers(server).await?,
+            None => None,
+        };
+        for (model, backend) in self.status.shadowed(offers.as_deref().unwrap_or_default()) {
+            warn!(%model, backend, "this member's own model server has a model that a backend answers for");
+        }
+        info!(
+            backend = backend.as_deref().unwrap_or_default(),
+            epoch = self.status.read(|status| status.epoch) + 1,
+            "the model server is ready"
+        );
+        self.status.modify(|status| {
             status.state = ServerState::Ready;
             status.server = Some(ReadyServer { server: server.clone(), extensions });
             status.offers = offers;
             status.epoch += 1;
+            true
         });
         Ok(())
     }
 
     fn publish_down(&self, state: ServerState) {
-        self.status.send_if_modified(|status| {
+        let state = match (self.status.backend(), state) {
+            (Some(name), ServerState::Down(why)) => ServerState::Down(format!("backend {name}: {why}")),
+            (_, state) => state,
+        };
+        self.status.modify(|status| {
             let changed = status.state != state || status.server.is_some();
             status.state = state;
             status.server = None;
+            status.resources = WorkerResources::default();
             changed
         });
     }
@@ -326,6 +316,9 @@ impl Supervisor {
             .stdin(Stdio::null())
             .stdout(input)
             .stderr(errors);
+        for variable in &self.secret_variables {
+            command.env_remove(variable);
+        }
         if let Some(threads) = threads {
             command.args(["--threads", &threads.to_string()]);
         }
@@ -358,6 +351,8 @@ fn io_failure(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ServerF
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
     use crate::testing::fake_server::FakeServer;
     use std::os::unix::fs::PermissionsExt;
@@ -365,6 +360,7 @@ mod tests {
     fn fast() -> SupervisorTiming {
         SupervisorTiming {
             health_interval: Duration::from_millis(20),
+            resources_interval: Duration::from_millis(20),
             start_timeout: Duration::from_secs(5),
             hung_after: Duration::from_millis(100),
             back_off_min: Duration::from_millis(20),
@@ -377,7 +373,7 @@ mod tests {
     /// A fake Python interpreter: it announces the port of a fake server, counts its starts, and sleeps.
     fn script(folder: &Path, port: u16) -> PathBuf {
         let text = format!(
-            "#!/bin/sh\necho \"started with $*\"\nwhile [ \"$1\" != --port-file ]; do shift; done\n\
+            "#!/bin/sh\necho \"started with $*, home ${{CARGO_MANIFEST_DIR:-hidden}}\"\nwhile [ \"$1\" != --port-file ]; do shift; done\n\
              echo start >> {starts}\necho {port} > \"$2.new\"; mv \"$2.new\" \"$2\"\nexec sleep 600\n",
             starts = folder.join("starts").display()
         );
@@ -387,22 +383,35 @@ mod tests {
         path
     }
 
-    async fn until(status: &mut watch::Receiver<ServerStatus>, wanted: impl FnMut(&ServerStatus) -> bool) {
-        timeout(Duration::from_secs(10), status.wait_for(wanted)).await.unwrap().unwrap();
+    async fn until(
+        statuses: &mut watch::Receiver<ServerStatuses>,
+        mut wanted: impl FnMut(&ServerStatus) -> bool,
+    ) {
+        let seen = statuses.wait_for(|all| wanted(&all.all()[0].status));
+        timeout(Duration::from_secs(10), seen).await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn a_server_is_started_watched_and_restarted_when_it_hangs() {
         let folder = tempfile::tempdir().unwrap();
         let fake = FakeServer::start().await;
-        let (status, mut seen) = watch::channel(ServerStatus::default());
-        let (request_restart, restart_requests) = mpsc::channel(1);
-        let stop = CancellationToken::new();
         let config =
             ServerConfig::Supervised { python: script(folder.path(), fake.port()), threads: Some(1) };
+        let (all, mut seen) = watch::channel(ServerStatuses::new(&config, &[]));
+        let status = StatusSender { all, index: 0 };
+        let (request_restart, restart_requests) = mpsc::channel(1);
+        let stop = CancellationToken::new();
         let data_dir = folder.path().to_path_buf();
-        let supervisor =
-            Supervisor { config, data_dir, timing: fast(), status, restart_requests, stop: stop.clone() };
+        let supervisor = Supervisor {
+            config,
+            data_dir,
+            timing: fast(),
+            status,
+            restart_requests,
+            stop: stop.clone(),
+            resources_due: Instant::now(),
+            secret_variables: vec!["CARGO_MANIFEST_DIR".to_owned()],
+        };
         let running = tokio::spawn(supervisor.run());
 
         until(&mut seen, |status| status.epoch == 1 && status.state == ServerState::Ready).await;
@@ -419,18 +428,28 @@ mod tests {
         assert_eq!(std::fs::read_to_string(folder.path().join("starts")).unwrap().lines().count(), 3);
         let log = std::fs::read_to_string(folder.path().join("model-server/server.log")).unwrap();
         assert!(log.contains("--threads 1") && log.contains("idunno_model_server.guard"), "{log}");
+        assert!(log.contains("home hidden"), "a secret is passed on: {log}");
     }
 
     #[tokio::test]
     async fn a_python_that_cannot_start_is_reported() {
         let folder = tempfile::tempdir().unwrap();
-        let (status, mut seen) = watch::channel(ServerStatus::default());
+        let config = ServerConfig::Supervised { python: folder.path().join("no-python"), threads: None };
+        let (all, mut seen) = watch::channel(ServerStatuses::new(&config, &[]));
+        let status = StatusSender { all, index: 0 };
         let (_request_restart, restart_requests) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let config = ServerConfig::Supervised { python: folder.path().join("no-python"), threads: None };
         let data_dir = folder.path().to_path_buf();
-        let supervisor =
-            Supervisor { config, data_dir, timing: fast(), status, restart_requests, stop: stop.clone() };
+        let supervisor = Supervisor {
+            config,
+            data_dir,
+            timing: fast(),
+            status,
+            restart_requests,
+            stop: stop.clone(),
+            resources_due: Instant::now(),
+            secret_variables: vec!["CARGO_MANIFEST_DIR".to_owned()],
+        };
         let running = tokio::spawn(supervisor.run());
         until(
             &mut seen,

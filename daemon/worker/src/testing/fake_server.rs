@@ -39,6 +39,12 @@ pub(in super::super) struct FakeServerState {
     pub(in super::super) training_steps: Option<(u32, u32)>,
     /// The parameters of the last infer call.
     pub(in super::super) parameters: Value,
+    /// Whether answers say how many tokens they took: one for each byte that is read, and one that is written.
+    pub(in super::super) counts_tokens: bool,
+    /// What it says of its devices and runners.
+    pub(in super::super) resources: Value,
+    /// The only value of the header `authorization` with which calls are answered.
+    pub(in super::super) token: Option<String>,
     /// Paths of the received calls.
     pub(in super::super) calls: Vec<String>,
     pub(in super::super) uploads: BTreeSet<String>,
@@ -78,6 +84,9 @@ impl FakeServer {
             training_failure: None,
             training_steps: None,
             parameters: Value::Null,
+            counts_tokens: false,
+            resources: json!({}),
+            token: None,
             calls: Vec::new(),
             uploads: BTreeSet::new(),
             has_runners: false,
@@ -151,12 +160,20 @@ impl Reply {
 
 async fn serve(stream: TcpStream, state: Arc<Mutex<FakeServerState>>, mut held: watch::Receiver<bool>) {
     let mut stream = BufReader::new(stream);
-    while let Some((path, header_length, body)) = read_request(&mut stream).await {
+    while let Some(Request { path, header_length, token, body }) = read_request(&mut stream).await {
         state.lock().unwrap().calls.push(path.clone());
         if path.ends_with("/infer") && held.wait_for(|held| !held).await.is_err() {
             return;
         }
-        let reply = answer(&mut state.lock().unwrap(), &path, header_length, &body);
+        let reply = {
+            let state = &mut state.lock().unwrap();
+            let is_known = state.token.is_none() || state.token == token;
+            if is_known {
+                answer(state, &path, header_length, &body)
+            } else {
+                Reply::error(401, "who are you?")
+            }
+        };
         let header =
             reply.header_length.map(|length| format!("inference-header-content-length: {length}\r\n"));
         let (status, length) = (reply.status, reply.body.len());
@@ -169,12 +186,19 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<FakeServerState>>, mut held: 
     }
 }
 
-async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Option<usize>, Vec<u8>)> {
+struct Request {
+    path: String,
+    header_length: Option<usize>,
+    token: Option<String>,
+    body: Vec<u8>,
+}
+
+async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
     let mut words = line.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut length, mut header_length) = (0, None);
+    let (mut length, mut header_length, mut token) = (0, None, None);
     loop {
         line.clear();
         stream.read_line(&mut line).await.ok()?;
@@ -182,6 +206,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Opti
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.trim().parse().ok()?,
             "inference-header-content-length" => header_length = value.trim().parse().ok(),
+            "authorization" => token = Some(value.trim().to_owned()),
             _ => {}
         }
     }
@@ -189,7 +214,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Opti
     stream.read_exact(&mut body).await.ok()?;
     // DELETE is appended to the path, so that such calls can be told apart.
     let path = if method == "DELETE" { format!("{path}/DELETE") } else { path };
-    Some((path, header_length, body))
+    Some(Request { path, header_length, token, body })
 }
 
 fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
@@ -235,6 +260,7 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
             state.ended.insert(model.to_owned());
             Reply::json(200, &json!({}))
         }
+        ["idunno", "runners"] if state.ours => Reply::json(200, &state.resources),
         ["idunno", "models", _, "versions", _, "restart"] => Reply::error(409, "no process of its own"),
         ["idunno", "models", _, "artefacts", version] => {
             state.artefacts.insert(version.to_owned(), body.to_vec());
@@ -307,7 +333,11 @@ fn infer(
         }
         let bad = input.starts_with(b"bad");
         let padding = " ".repeat(state.padding);
-        let good = format!("{}{padding}", json!({"top5": [{"index": input.len()}]}));
+        let mut answer = json!({"top5": [{"index": input.len()}]});
+        if state.counts_tokens {
+            answer["usage"] = json!({"prompt_tokens": input.len(), "completion_tokens": 1});
+        }
+        let good = format!("{answer}{padding}");
         outputs.push(if bad { String::new() } else { good });
         errors.push(if bad { "not an image".to_owned() } else { String::new() });
     }

@@ -42,6 +42,19 @@ async fn a_refused_call_is_halved_down_to_the_query_at_fault() {
 }
 
 #[tokio::test]
+async fn the_tokens_of_answered_queries_are_committed() {
+    let harness = Harness::new().await;
+    harness.server.set(|state| state.counts_tokens = true);
+    harness.measured().await;
+    let grant = harness.grant(0, &["x", "bad", "xxx"]);
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("the good ones are committed", |state| committed(state) == 2).await;
+    let tokens = harness.coordinator.state().commits[1].batches[0].tokens;
+    assert_eq!((tokens.prompt, tokens.completion), (4, 2));
+    harness.stop().await;
+}
+
+#[tokio::test]
 async fn a_call_that_is_too_large_is_halved_and_counted() {
     let harness = Harness::new().await;
     harness.server.set(|state| state.inputs_max = 2);

@@ -1,5 +1,6 @@
 //! The whole worker against a fake model server over HTTP, a fake coordinator and a store in memory.
 
+mod backends;
 mod batches;
 mod commits;
 mod faults;
@@ -20,8 +21,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::model_server::Endpoint;
 use super::packages::Packages;
-use super::supervisor::{ServerConfig, SupervisorTiming};
+use super::supervisor::{Backend, ServerConfig, ServerStatuses, SupervisorTiming};
 use super::testing::fake_coordinator::{CoordinatorState, FakeCoordinator};
 use super::testing::fake_server::FakeServer;
 use super::testing::memory_store::MemoryStore;
@@ -49,6 +51,11 @@ impl Harness {
 
     /// A worker with orders to load the model "m".
     fn with(server: FakeServer) -> Self {
+        Self::with_backends(server, Vec::new())
+    }
+
+    /// The same, with backends beside its own server.
+    fn with_backends(server: FakeServer, backends: Vec<Backend>) -> Self {
         let (coordinator, store) = (Arc::new(FakeCoordinator::default()), Arc::new(MemoryStore::default()));
         let extents = vec![store.add(&WEIGHTS[..7]), store.add(&WEIGHTS[7..])];
         let model = ModelArtefact {
@@ -62,20 +69,25 @@ impl Harness {
             state.load.push(model);
         });
         let folder = tempfile::tempdir().unwrap();
-        let timing =
-            SupervisorTiming { health_interval: Duration::from_millis(20), ..SupervisorTiming::default() };
+        let timing = SupervisorTiming {
+            health_interval: Duration::from_millis(20),
+            resources_interval: Duration::from_millis(20),
+            ..SupervisorTiming::default()
+        };
         let config = WorkerConfig {
             timing,
             chunk_bytes: 40,
             caches_kept_idle: Duration::from_millis(50),
+            backends,
             ..WorkerConfig::new(
                 NodeId(3),
                 "m3".parse().unwrap(),
                 1,
-                ServerConfig::Elsewhere { url: server.url() },
+                ServerConfig::Elsewhere { endpoint: Endpoint::open(server.url()) },
                 folder.path().to_path_buf(),
             )
         };
+        let statuses = watch::Sender::new(ServerStatuses::new(&config.server, &config.backends));
         let packages = Packages::new(folder.path(), Arc::clone(&store) as _, Arc::new(|| u64::MAX));
         let (sender, view) = watch::channel(first_view(NodeId(3)));
         let (coordinator_term, term_receiver) = watch::channel(Term(0));
@@ -86,7 +98,7 @@ impl Harness {
             (Arc::clone(&store) as _, packages),
             term_receiver,
             sender,
-            watch::Sender::default(),
+            statuses,
             shutdown.clone(),
         ));
         Self { server, coordinator, store, coordinator_term, view, shutdown, worker, folder }

@@ -1,10 +1,11 @@
 //! Loading and training models, on our own and on third-party servers.
 
 use idunno_shared::ids::Digest;
-use idunno_shared::wire::jobs::Training;
+use idunno_shared::wire::jobs::{ServerState, Training};
+use serde_json::json;
 
 use super::super::testing::fake_server::FakeServer;
-use super::{Harness, committed};
+use super::{Harness, WEIGHTS, committed};
 
 #[tokio::test]
 async fn reports_list_the_models_of_the_repository() {
@@ -15,6 +16,32 @@ async fn reports_list_the_models_of_the_repository() {
         .await;
     let before = harness.coordinator.state().reports.first().unwrap().offers.clone();
     assert_eq!(before, Some(Vec::new()), "nothing is offered before the server is ready");
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn reports_have_the_devices_and_runners_until_the_server_is_down() {
+    let mut harness = Harness::new().await;
+    let device = json!({"index": 0, "uuid": "GPU-1", "name": "NVIDIA H200", "memory_mib": 143_771, "memory_used_mib": 5});
+    let runner = json!({"model": "m", "version": Digest::of(WEIGHTS).to_string(), "device": "cpu", "memory_mib": 812, "state": "running"});
+    harness.server.set(|state| state.resources = json!({"devices": [device], "runners": [runner]}));
+    harness
+        .until("they are reported", |state| {
+            state.reports.last().is_some_and(|report| {
+                let memory: Vec<u64> =
+                    report.resources.runners.iter().map(|runner| runner.memory_mib).collect();
+                report.resources.devices.len() == 1 && memory == [812]
+            })
+        })
+        .await;
+    harness.server.crash().await;
+    harness
+        .until("they are gone", |state| {
+            state.reports.last().is_some_and(|report| {
+                matches!(report.server, ServerState::Down(_)) && report.resources.is_empty()
+            })
+        })
+        .await;
     harness.stop().await;
 }
 

@@ -4,7 +4,7 @@ use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, ReportReply,
-    Training, TrainingProgress,
+    ServerState, Training, TrainingProgress,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -19,7 +19,8 @@ use super::super::requests::{LoadError, LoadedModel, RequestError};
 use super::super::training::{TrainingControl, TrainingOrder};
 use super::super::training_data::TrainingFolder;
 use super::report::{ReportError, ReportOutcome};
-use super::{Event, PAUSE_MAX, PAUSE_MIN, RunningTraining, TASK_PANICKED, WorkerTask};
+use super::servers::Server;
+use super::{Event, RunningTraining, TASK_PANICKED, WorkerTask};
 
 impl WorkerTask {
     pub(super) fn handle(&mut self, event: Event) {
@@ -36,7 +37,7 @@ impl WorkerTask {
             Event::RunnerEnded { model, version, reason, ended } => {
                 info!(%model, %version, ended, "a model that hangs was to be ended");
                 if !ended {
-                    self.restart_server(reason);
+                    self.restart_server(self.servers.index_of(&model), reason);
                 }
             }
             Event::FailuresReported(lease) => self.failures_reported(&lease),
@@ -48,17 +49,27 @@ impl WorkerTask {
             Event::Loaded { epoch, model, result: Ok(LoadedModel { version, row_timeout, beside }) } => {
                 info!(%model, %version, "loaded a model");
                 self.latencies.entry(model.clone()).or_default().declare(row_timeout);
-                self.models.loaded(epoch, &model, version, beside);
+                if let Some(server) = self.servers.of_mut(&model) {
+                    server.models.loaded(epoch, &model, version, beside);
+                }
             }
             Event::Loaded { epoch, model, result: Err(error) } => {
                 warn!(%model, %error, "cannot load a model");
-                self.models.load_failed(epoch, &model, error.to_string(), Instant::now());
+                if let Some(server) = self.servers.of_mut(&model) {
+                    server.models.load_failed(epoch, &model, error.to_string(), Instant::now());
+                }
             }
-            Event::Unloaded { epoch, model } => self.models.unloaded(epoch, &model),
+            Event::Unloaded { epoch, model } => {
+                if let Some(server) = self.servers.of_mut(&model) {
+                    server.models.unloaded(epoch, &model);
+                }
+            }
             Event::Trained { model, interrupted } => {
                 info!(%model, ?interrupted, "a training has ended");
                 self.trainings.remove(&model);
-                self.models.trained(&model, interrupted, self.reporting.number, Instant::now());
+                if let Some(server) = self.servers.of_mut(&model) {
+                    server.models.trained(&model, interrupted, self.reporting.number, Instant::now());
+                }
             }
         }
     }
@@ -137,12 +148,15 @@ impl WorkerTask {
             return false;
         }
         debug!(%lease, "starting a batch");
+        let unstarted = self.leases.unstarted();
+        self.lease_models.retain(|held, _| unstarted.contains(held));
+        self.lease_models.insert(lease, grant.model.clone());
         if self.is_down(&grant) {
             debug!(%lease, "giving a batch back: its model does not run now");
             self.leases.end([lease]);
             return true;
         }
-        if !self.models.has(&grant.model, &grant.version) {
+        if !self.servers.has(&grant.model, &grant.version) {
             let reason =
                 format!("model {} version {} is not loaded on this worker", grant.model, grant.version);
             let result = BatchResult::all_failed(lease, FaultKind::Worker, &reason);
@@ -181,10 +195,13 @@ impl WorkerTask {
             latency.declare(known.row_timeout());
             *known = latency;
         }
-        if let Some(model) = model.filter(|_| answered > 0) {
-            self.models.answered(model);
+        if let Some((model, server)) = model
+            .filter(|_| answered > 0)
+            .and_then(|model| self.servers.of_mut(model).map(|server| (model, server)))
+        {
+            server.models.answered(model);
             if result.faults.is_empty() {
-                self.pause = PAUSE_MIN;
+                server.works();
             }
         }
         if let Some(model) = model.filter(|_| result.worker_fault) {
@@ -206,16 +223,16 @@ impl WorkerTask {
         self.lease_tasks.insert(lease, handle);
     }
 
-    /// The server did not serve: pauses the pull, loads the model again, and restarts a server that hangs.
+    /// The server did not serve: pauses it, loads the model again, and restarts a server that hangs.
     fn worker_failed(&mut self, model: &ModelName, result: &BatchResult) {
         let reason = result.faults.first().map_or("", |fault| fault.reason.as_str());
-        warn!(%model, %reason, pause = ?self.pause, "the model server failed a batch");
-        let until = Instant::now() + self.pause;
-        self.paused_until = Some(until);
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.models.lost(model, reason.to_owned(), until);
+        let Some(server) = self.servers.of_mut(model) else { return };
+        let now = Instant::now();
+        let until = server.pause(now);
+        warn!(%model, %reason, pause = ?until.duration_since(now), "the model server failed a batch");
+        server.models.lost(model, reason.to_owned(), until);
         if result.hung {
-            self.restart_server(reason.to_owned());
+            self.restart_server(self.servers.index_of(model), reason.to_owned());
         }
     }
 
@@ -223,14 +240,18 @@ impl WorkerTask {
     /// waits for it is given back without a fault; other models go on.
     fn runner_down(&mut self, model: &ModelName, version: &Digest, reason: String) {
         warn!(%model, %version, %reason, "the process of a model has ended");
-        self.models.version_lost(model, version, reason, Instant::now());
+        if let Some(server) = self.servers.of_mut(model) {
+            server.models.version_lost(model, version, reason, Instant::now());
+        }
     }
 
     /// Ends the process of the model whose batch hangs, or the whole server if it has none of its own.
     fn end_hanging(&mut self, hanging: Option<(ModelName, Digest)>, reason: String) {
-        let ready = self.status.borrow().server.clone().filter(|ready| ready.extensions.idunno);
+        let index = hanging.as_ref().map_or(Some(0), |(model, _)| self.servers.index_of(model));
+        let ready = hanging.as_ref().and_then(|(model, _)| self.ready_server(model));
+        let ready = ready.filter(|ready| ready.extensions.idunno);
         let (Some((model, version)), Some(ready)) = (hanging, ready) else {
-            return self.restart_server(reason);
+            return self.restart_server(index, reason);
         };
         self.runner_down(&model, &version, reason.clone());
         let (failed_model, failed_reason) = (model.clone(), reason.clone());
@@ -242,10 +263,11 @@ impl WorkerTask {
         });
     }
 
-    fn restart_server(&mut self, reason: String) {
+    fn restart_server(&mut self, index: Option<usize>, reason: String) {
         // They would run on the hanging server.
-        self.give_back_unstarted(&reason);
-        if self.request_restart.try_send(reason).is_err() {
+        self.give_back_unstarted(index, &reason);
+        let server = index.and_then(|index| self.servers.at(index));
+        if server.is_some_and(|server| server.restart.try_send(reason).is_err()) {
             debug!("a restart is already requested");
         }
     }
@@ -276,12 +298,23 @@ impl WorkerTask {
     }
 
     fn load(&mut self, artefact: ModelArtefact) {
-        let status = self.status.borrow().clone();
-        let Some(ready) = status.server else { return };
-        let epoch = status.epoch;
         let model = artefact.model.clone();
-        self.models.restart(epoch);
-        if !self.models.start_load(&model, &artefact.version, Instant::now()) {
+        let Some(status) = self.servers.status_of(&model) else { return };
+        let epoch = status.epoch;
+        let are_several = self.servers.are_several();
+        let Some(Server { models, .. }) = self.servers.of_mut(&model) else { return };
+        models.restart(epoch);
+        let Some(ready) = status.server else {
+            // The state of the worker does not say so if another server is ready.
+            if let ServerState::Down(reason) = status.state
+                && are_several
+                && models.start_load(&model, &artefact.version, Instant::now())
+            {
+                models.load_failed(epoch, &model, reason, Instant::now());
+            }
+            return;
+        };
+        if !models.start_load(&model, &artefact.version, Instant::now()) {
             return;
         }
         info!(%model, version = %artefact.version, "loading a model");
@@ -294,10 +327,11 @@ impl WorkerTask {
     }
 
     fn unload(&mut self, model: ModelName, version: Digest) {
-        let status = self.status.borrow().clone();
+        let Some(status) = self.servers.status_of(&model) else { return };
         let epoch = status.epoch;
-        self.models.restart(epoch);
-        if !self.models.start_unload(&model, &version) {
+        let Some(Server { models, .. }) = self.servers.of_mut(&model) else { return };
+        models.restart(epoch);
+        if !models.start_unload(&model, &version) {
             return;
         }
         info!(%model, %version, "unloading a model");
@@ -310,8 +344,9 @@ impl WorkerTask {
     }
 
     fn train(&mut self, report: u64, model: ModelName, training: Training) {
-        let Some(ready) = self.status.borrow().server.clone() else { return };
-        if !self.models.start_training(&model, report, Instant::now()) {
+        let Some(ready) = self.ready_server(&model) else { return };
+        let Some(Server { models, .. }) = self.servers.of_mut(&model) else { return };
+        if !models.start_training(&model, report, Instant::now()) {
             return;
         }
         info!(%model, %training, "training a model");

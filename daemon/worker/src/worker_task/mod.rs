@@ -8,6 +8,7 @@
 
 mod events;
 mod report;
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,16 +25,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::report::{ReportError, Reporting};
+use self::servers::Servers;
 use super::WorkerConfig;
 use super::batch::{self, BatchContext, BatchResult};
 use super::inputs::{InputCaches, PreparedBatch};
 use super::latency::InferLatency;
 use super::lease_table::{LeasePhase, LeaseTable};
-use super::models::Models;
 use super::packages::Packages;
 use super::requests::{LoadError, LoadedModel, RequestError, Requests};
 use super::segments::Segments;
-use super::supervisor::{ReadyServer, ServerStatus};
+use super::supervisor::{ReadyServer, ServerStatuses};
 use super::traits::{CoordinatorClient, FileStore};
 
 /// The longest pause between two reports.
@@ -90,9 +91,9 @@ const TASK_PANICKED: &str = "internal error: the worker's task panicked";
 /// The worker's connections to the rest of the member.
 #[derive(Debug)]
 pub struct WorkerChannels {
-    pub status: watch::Receiver<ServerStatus>,
-    /// Asks the supervisor to restart the model server, with the reason.
-    pub request_restart: mpsc::Sender<String>,
+    pub status: watch::Receiver<ServerStatuses>,
+    /// Each asks the supervisor of one server to restart it, with the reason.
+    pub restart: Vec<mpsc::Sender<String>>,
     /// Changes when another member becomes coordinator.
     pub coordinator_term: watch::Receiver<Term>,
     pub view: watch::Sender<WorkerView>,
@@ -111,8 +112,7 @@ struct CommitInFlight {
 pub struct WorkerTask {
     config: WorkerConfig,
     requests: Requests,
-    status: watch::Receiver<ServerStatus>,
-    request_restart: mpsc::Sender<String>,
+    servers: Servers,
     coordinator_term: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
     caches: Arc<InputCaches>,
@@ -122,7 +122,8 @@ pub struct WorkerTask {
     sweep_packages_at: Instant,
 
     leases: LeaseTable,
-    models: Models,
+    /// The model of each lease that has not started to run.
+    lease_models: BTreeMap<Lease, ModelName>,
     segments: Segments,
     latencies: BTreeMap<ModelName, InferLatency>,
     trainings: BTreeMap<ModelName, RunningTraining>,
@@ -137,8 +138,6 @@ pub struct WorkerTask {
     /// The event that stands for each task if it panics, so that nothing waits for it forever.
     if_panicked: HashMap<Id, Event>,
     reporting: Reporting,
-    paused_until: Option<Instant>,
-    pause: Duration,
     /// When the running batch was started.
     running_since: Option<Instant>,
     /// How long its model may take for one row.
@@ -155,20 +154,19 @@ impl WorkerTask {
         (store, packages): (Arc<dyn FileStore>, Packages),
         channels: WorkerChannels,
     ) -> Self {
-        let WorkerChannels { status, request_restart, coordinator_term, view } = channels;
+        let WorkerChannels { status, restart, coordinator_term, view } = channels;
         let requests = Requests { node: config.node, coordinator, store, packages };
         Self {
             config,
             requests,
-            status,
-            request_restart,
+            servers: Servers::new(status, restart),
             coordinator_term,
             view,
             caches: Arc::default(),
             free_caches_at: None,
             sweep_packages_at: Instant::now(),
             leases: LeaseTable::default(),
-            models: Models::default(),
+            lease_models: BTreeMap::new(),
             segments: Segments::default(),
             latencies: BTreeMap::new(),
             trainings: BTreeMap::new(),
@@ -179,8 +177,6 @@ impl WorkerTask {
             tasks: JoinSet::new(),
             if_panicked: HashMap::new(),
             reporting: Reporting::default(),
-            paused_until: None,
-            pause: PAUSE_MIN,
             running_since: None,
             running_row_timeout: Duration::ZERO,
             running_version: None,
@@ -197,7 +193,7 @@ impl WorkerTask {
             let wake = self.next_wake();
             tokio::select! {
                 Some(joined) = self.tasks.join_next_with_id() => self.task_ended(joined),
-                changed = self.status.changed(), if status_open => {
+                changed = self.servers.statuses.changed(), if status_open => {
                     status_open = changed.is_ok();
                     self.server_changed();
                 }
@@ -225,7 +221,7 @@ impl WorkerTask {
         self.free_idle_caches(now);
         self.sweep_packages(now);
         let server = self.server_state();
-        let models = self.models.states();
+        let models = self.servers.model_states();
         self.view.send_if_modified(|view| {
             let changed = view.server != server || view.models != models;
             view.server = server;
@@ -263,27 +259,18 @@ impl WorkerTask {
         }
         let kept = self.config.packages_kept_unused;
         self.sweep_packages_at = now + kept / 10;
-        let (packages, in_use) = (self.requests.packages.clone(), self.models.versions_in_use());
+        let (packages, in_use) = (self.requests.packages.clone(), self.servers.versions_in_use());
         tokio::spawn(async move { packages.evict_unused(&in_use, kept).await });
     }
 
     fn server_state(&self) -> ServerState {
-        self.status.borrow().state.clone()
+        self.servers.statuses.borrow().state()
     }
 
     fn server_changed(&mut self) {
-        let (epoch, state) = {
-            let status = self.status.borrow_and_update();
-            (status.epoch, status.state.clone())
-        };
-        debug!(epoch, ?state, "the model server's state changed");
-        self.models.restart(epoch);
-        if state == ServerState::Ready {
-            self.paused_until = None;
-            self.pause = PAUSE_MIN;
-        } else {
-            self.models.server_down();
-            self.give_back_unstarted("the model server is down");
+        for index in self.servers.update() {
+            debug!(index, "a model server is down");
+            self.give_back_unstarted(Some(index), "the model server is down");
         }
     }
 
@@ -296,9 +283,15 @@ impl WorkerTask {
         self.reporting.send_now();
     }
 
-    /// Gives back the batches that would wait for an unusable server.
-    fn give_back_unstarted(&mut self, reason: &str) {
-        let unstarted = self.leases.unstarted();
+    /// Gives back the batches that would wait for an unusable server, or for any.
+    fn give_back_unstarted(&mut self, server: Option<usize>, reason: &str) {
+        let mut unstarted = self.leases.unstarted();
+        if server.is_some() {
+            unstarted.retain(|lease| {
+                let model = self.lease_models.get(lease);
+                model.is_none_or(|model| self.servers.index_of(model) == server)
+            });
+        }
         self.forget(&unstarted.iter().copied().collect());
         for lease in unstarted {
             self.batch_ended(None, BatchResult::all_failed(lease, FaultKind::Worker, reason));
@@ -339,18 +332,18 @@ impl WorkerTask {
         }
     }
 
-    /// Starts the next batch, if the model server is free.
+    /// Starts the next batch, if none runs.
     fn run_next(&mut self) {
-        let status = self.status.borrow().clone();
-        let Some(ReadyServer { server, extensions }) = status.server else { return };
-        let (lease, prepared) = loop {
+        let (lease, prepared, ReadyServer { server, extensions }) = loop {
             let Some(lease) = self.leases.start_next() else { return };
-            match self.prepared.remove(&lease) {
-                None => error!(%lease, "a waiting batch has no inputs"),
-                Some(prepared) if self.is_down(&prepared.grant) => {
-                    debug!(%lease, "giving a batch back: its model does not run now");
+            let prepared = self.prepared.remove(&lease);
+            let server = prepared.as_ref().and_then(|prepared| self.ready_server(&prepared.grant.model));
+            match (prepared, server) {
+                (None, _) => error!(%lease, "a waiting batch has no inputs"),
+                (Some(prepared), Some(server)) if !self.is_down(&prepared.grant) => {
+                    break (lease, prepared, server);
                 }
-                Some(prepared) => break (lease, prepared),
+                _ => debug!(%lease, "giving a batch back: its model does not run now"),
             }
             self.leases.end([lease]);
         };
@@ -375,10 +368,18 @@ impl WorkerTask {
         self.lease_tasks.insert(lease, handle);
     }
 
+    /// The server that answers for a model, unless it is down.
+    fn ready_server(&self, model: &ModelName) -> Option<ReadyServer> {
+        self.servers.status_of(model).and_then(|status| status.server)
+    }
+
     /// Whether the process of a grant's model has ended and does not run again yet: nobody is at fault.
     fn is_down(&self, grant: &Grant) -> bool {
-        !self.models.has(&grant.model, &grant.version)
-            && self.models.is_expected(&grant.model, &grant.version)
+        let server = self.servers.of(&grant.model);
+        server.is_some_and(|server| {
+            !server.models.has(&grant.model, &grant.version)
+                && server.models.is_expected(&grant.model, &grant.version)
+        })
     }
 
     /// Commits the segments that are due; all of them when no further rows are expected soon.

@@ -112,7 +112,7 @@ impl WorkerTask {
             return Some(not_before.max(now));
         }
         let heartbeat = self.reporting.last_sent.map_or(now, |sent| sent + HEARTBEAT);
-        let pause_over = self.paused_until.filter(|until| *until > now);
+        let pause_over = self.servers.pause_over(now);
         Some(pause_over.map_or(heartbeat, |until| heartbeat.min(until)).max(not_before))
     }
 
@@ -156,7 +156,7 @@ impl WorkerTask {
             wanted,
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(0),
             draining: state.draining,
-            offers: self.status.borrow().offers.clone(),
+            offers: self.servers.statuses.borrow().offers(),
             running_ms: running.map(|since| {
                 // A batch is neither late nor hung because of a row that takes as long as its model declares.
                 let elapsed = since.elapsed().saturating_sub(self.running_row_timeout);
@@ -168,20 +168,20 @@ impl WorkerTask {
                 .iter()
                 .map(|(model, training)| (model.clone(), training.progress.borrow().clone()))
                 .collect(),
+            resources: self.servers.statuses.borrow().resources(),
         }
     }
 
     fn reported_state(&self) -> ReportedState {
         let draining = self.drain_until.is_some();
-        ReportedState { server: self.server_state(), models: self.models.states(), draining }
+        ReportedState { server: self.server_state(), models: self.servers.model_states(), draining }
     }
 
     /// How many batches to pull.
     fn wanted(&self, now: Instant) -> u8 {
         let can_pull = self.drain_until.is_none()
             && self.server_state() == ServerState::Ready
-            && self.models.any_loaded()
-            && self.paused_until.is_none_or(|until| until <= now)
+            && self.servers.take_work(now)
             && self.segments.bytes() < BUFFERED_BYTES_MAX;
         if can_pull { u8::try_from(self.leases.room()).unwrap_or(u8::MAX) } else { 0 }
     }

@@ -34,6 +34,15 @@ class ProcessingTimes(TypedDict):
     p99: float
 
 
+class Tokens(TypedDict):
+    """Tokens that a job's answers say they took, each query's once."""
+
+    prompt: int
+    completion: int
+    total: int
+    rate_per_s: float
+
+
 class JobStats(TypedDict):
     """Figures of a job. Times end in their unit; a value that is not known is None."""
 
@@ -70,6 +79,7 @@ class JobStats(TypedDict):
     finished_ms: int | None
     running_s: float
     results_file: str | None
+    tokens: Tokens | None
 
 
 class Explanation(TypedDict):
@@ -117,6 +127,17 @@ class StoredFile(TypedDict):
     copies_wanted: int | None
 
 
+class Device(TypedDict):
+    """A GPU of a member's machine; `reason` says why models cannot use it."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_mib: int
+    memory_used_mib: int
+    reason: str | None
+
+
 class Member(TypedDict):
     """A member of the cluster."""
 
@@ -130,6 +151,7 @@ class Member(TypedDict):
     incarnation: int
     disk_hung: bool
     udp_blocked: bool
+    devices: list[Device]
 
 
 class ModelOnMember(TypedDict):
@@ -138,6 +160,7 @@ class ModelOnMember(TypedDict):
     member: str
     state: Literal["training", "loading", "ready", "failed"]
     reason: str | None
+    runners: list[dict[str, Any]] | None
 
 
 class Model(TypedDict):

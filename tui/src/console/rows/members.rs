@@ -6,6 +6,7 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{ClusterView, Liveness, LoadView, LogRole, MemberView, WorkerView};
 use idunno_shared::wire::jobs::{ModelState, ServerState};
+use idunno_shared::wire::resources::{Device, Runner};
 
 use crate::answer::text;
 use crate::console::rate_history::{RateHistory, current_rate};
@@ -28,10 +29,12 @@ pub(super) fn content(view: &ClusterView, rates: &RateHistory, window: &RowWindo
         Column::number("STORED", 4),
         Column::text("ADDRESS", 6),
         Column::text("SINCE UTC", 7),
-        Column::text("MODELS", 9),
-        Column::number("STARTS", 10),
-        Column::number("INCARNATION", 11),
-        Column::text("ID", 12),
+        Column::text("DEVICES", 9),
+        Column::number("RUNNERS", 10),
+        Column::text("MODELS", 11),
+        Column::number("STARTS", 12),
+        Column::number("INCARNATION", 13),
+        Column::text("ID", 14),
     ];
     let workers: BTreeMap<NodeId, &WorkerView> = view.workers.iter().map(|it| (it.node, it)).collect();
     let loads: BTreeMap<NodeId, &LoadView> = view.loads.iter().map(|it| (it.node, it)).collect();
@@ -70,6 +73,8 @@ fn row(
             load.map_or_else(Cell::dash, |load| Cell::number(load.bytes as f64, text::bytes(load.bytes))),
             Cell::plain(member.address.to_string()),
             Cell::number(member.since_ms as f64, text::moment(member.since_ms)),
+            worker.map_or_else(Cell::dash, |worker| devices(&worker.resources.devices)),
+            worker.map_or_else(Cell::dash, |worker| memory(&worker.resources.runners)),
             models(worker.map_or(&[], |worker| &worker.models)),
             Cell::count(member.generation),
             Cell::count(member.incarnation),
@@ -109,6 +114,24 @@ pub(super) fn server(server: &ServerState) -> Cell {
     };
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     Cell::state(tone, format!("{word}{reason}"))
+}
+
+/// The GPUs, of which one that models cannot use is marked.
+fn devices(devices: &[Device]) -> Cell {
+    if devices.is_empty() {
+        return Cell::dash();
+    }
+    let tone = if devices.iter().all(|device| device.reason.is_empty()) { Tone::Plain } else { Tone::Warn };
+    Cell::with_tone(tone, text::devices(devices))
+}
+
+/// The memory of all processes that run models.
+fn memory(runners: &[Runner]) -> Cell {
+    if runners.is_empty() {
+        return Cell::dash();
+    }
+    let memory_mib: u64 = runners.iter().map(|runner| runner.memory_mib).sum();
+    Cell::number(memory_mib as f64, text::bytes(memory_mib << 20))
 }
 
 fn models(models: &[(ModelName, ModelState)]) -> Cell {

@@ -3,6 +3,7 @@
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{ClusterView, ModelView};
 use idunno_shared::wire::jobs::ModelState;
+use idunno_shared::wire::resources::Device;
 
 use super::members::{self, MemberNames};
 use crate::answer::text;
@@ -102,7 +103,12 @@ fn summary(model: &ModelView) -> Cell {
 
 /// A member's model server and the models on it.
 pub(super) fn member_models(node: NodeId, view: &ClusterView) -> TableContent {
-    let columns = vec![Column::text("MODEL", 0), Column::text("STATE", 0), Column::text("REASON", 1)];
+    let columns = vec![
+        Column::text("MODEL", 0),
+        Column::text("STATE", 0),
+        Column::text("MEMORY", 1),
+        Column::text("REASON", 2),
+    ];
     let Some(worker) = view.workers.iter().find(|worker| worker.node == node) else {
         return TableContent::new(columns, Vec::new());
     };
@@ -112,16 +118,33 @@ pub(super) fn member_models(node: NodeId, view: &ClusterView) -> TableContent {
             Cell::with_tone(Tone::Title, "model server"),
             members::server(&worker.server),
             Cell::default(),
+            Cell::default(),
         ],
     }];
+    rows.extend(worker.resources.devices.iter().map(device));
     rows.extend(worker.models.iter().map(|(model, state)| {
         let (word, reason) = text::model_state(state);
         let cells = vec![
             Cell::plain(model.to_string()),
             Cell::state(state_tone(state), word),
+            Cell::plain(text::runners(worker.resources.runners.iter().filter(|it| it.model == *model))),
             Cell::plain(reason.unwrap_or("")),
         ];
         DataRow { key: model.to_string(), cells }
     }));
     TableContent::new(columns, rows)
+}
+
+fn device(device: &Device) -> DataRow {
+    let (tone, word) =
+        if device.reason.is_empty() { (Tone::Good, "usable") } else { (Tone::Warn, "not usable") };
+    DataRow {
+        key: device.uuid.clone(),
+        cells: vec![
+            Cell::with_tone(Tone::Title, device.name.clone()),
+            Cell::state(tone, word),
+            Cell::plain(format!("{}/{} MiB", device.memory_used_mib, device.memory_mib)),
+            Cell::plain(device.reason.clone()),
+        ],
+    }
 }

@@ -8,8 +8,9 @@ use idunno_shared::wire::control::{
     JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView,
     RatesView, StoreView, WorkerView,
 };
-use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
+use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState, TokenCount};
 use idunno_shared::wire::records::RecordIdentity;
+use idunno_shared::wire::resources::{Device, Runner, WorkerResources};
 
 use super::{press, push};
 use crate::console::state::{DetailData, DetailQuery, Effect, FilesPage, Msg, NetEvent, Page, State};
@@ -54,7 +55,28 @@ pub(super) fn job(id: u64, state: JobState, done: u64) -> JobView {
         details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
+        tokens: TokenCount::default(),
     }
+}
+
+/// A GPU, and a runner on it.
+fn resources() -> WorkerResources {
+    let device = Device {
+        index: 0,
+        uuid: String::from("GPU-1"),
+        name: String::from("NVIDIA H200"),
+        memory_mib: 143_771,
+        memory_used_mib: 1024,
+        reason: String::new(),
+    };
+    let runner = Runner {
+        model: "squeezenet1.1".parse().unwrap(),
+        version: Digest::default(),
+        device: String::from("cuda:0"),
+        memory_mib: 812,
+        state: String::from("running"),
+    };
+    WorkerResources { devices: vec![device], runners: vec![runner], shared: Vec::new() }
 }
 
 pub(in crate::console) fn fixture() -> ClusterView {
@@ -71,8 +93,13 @@ pub(in crate::console) fn fixture() -> ClusterView {
             member(3, Liveness::Dead, LogRole::Voter),
         ],
         workers: vec![
-            WorkerView { node: NodeId(1), server: ServerState::Ready, models },
-            WorkerView { node: NodeId(2), server: ServerState::Down("no port".into()), models: vec![] },
+            WorkerView { node: NodeId(1), server: ServerState::Ready, models, resources: resources() },
+            WorkerView {
+                node: NodeId(2),
+                server: ServerState::Down("no port".into()),
+                models: vec![],
+                resources: WorkerResources::default(),
+            },
         ],
         models: vec![ModelView {
             model: "squeezenet1.1".parse().unwrap(),
@@ -154,6 +181,7 @@ fn busy_view(second: u64) -> ClusterView {
                 node: NodeId(number.into()),
                 server: if number == 5 { ServerState::Down("no port".into()) } else { ServerState::Ready },
                 models: models.iter().map(|(name, _)| ready(name)).collect(),
+                resources: WorkerResources::default(),
             })
             .collect(),
         models: models

@@ -78,6 +78,7 @@ fn the_first_answer_counts_and_the_last_one_ends_the_job() {
     assert_eq!((fixture.references("image 1"), fixture.references("image 6")), (Some(1), Some(1)));
     let view = fixture.job().view(0, 9000);
     assert_eq!((view.done, view.dead, view.duplicates_dropped, view.labelled), (9, 1, 7, 9));
+    assert_eq!((view.tokens.prompt, view.tokens.completion), (90, 9), "each answered query counts once");
     assert!((view.running_s - 5.0).abs() < 1e-9 && (view.processing_ms.mean - 1.0).abs() < 1e-9, "{view:?}");
     let (segments, more) = fixture.state.segments(JobId(1), 1, 1).unwrap();
     assert_eq!((segments[0].blob.digest, more), (Digest::of(b"two"), true));

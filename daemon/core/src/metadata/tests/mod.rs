@@ -10,7 +10,9 @@ use idunno_shared::wire::control::{
     ATTRIBUTE_BYTES_MAX, Attributes, Change, Changed, ETAG, Expected, FailedMax, FileCopy, JobOptions,
     JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX, SAME_COMMIT_MS, Selection, StartOptions,
 };
-use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, Training};
+use idunno_shared::wire::jobs::{
+    BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, TokenCount, Training,
+};
 use idunno_shared::wire::records::RecordIdentity;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
@@ -58,7 +60,7 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
     let lease = Lease { job, range: QueryRange { first, count }, attempt: 1, term: Term(1) };
     let answered: Vec<_> =
         answered.iter().map(|(first, count)| QueryRange { first: *first, count: *count }).collect();
-    let labelled = answered.iter().map(|range| range.count).sum();
+    let labelled: u32 = answered.iter().map(|range| range.count).sum();
     BatchOutcome {
         lease,
         answered,
@@ -67,6 +69,7 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
         correct: labelled / 2,
         local: 0,
         refused: 0,
+        tokens: TokenCount { prompt: 10 * u64::from(labelled), completion: labelled.into() },
     }
 }
 

@@ -4,6 +4,7 @@ mod assignment;
 mod failures;
 mod leases;
 mod reports;
+mod shared_backends;
 mod stragglers;
 mod training;
 
@@ -16,6 +17,7 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     Fault, FaultKind, Lease, ModelState, Policy, QueryRange, ServerState, Training, WorkerReport,
 };
+use idunno_shared::wire::resources::WorkerResources;
 
 use super::{
     Committed, CompletedBatch, JobSpec, LossReason, RebalanceReason, ReplyPlan, Scheduler, SchedulerConfig,
@@ -165,6 +167,7 @@ fn report(node: u64) -> WorkerReport {
         running_ms: None,
         number: 0,
         trainings: Vec::new(),
+        resources: WorkerResources::default(),
     }
 }
 

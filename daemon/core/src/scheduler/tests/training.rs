@@ -28,6 +28,16 @@ fn a_model_has_one_trainer_and_a_new_one_when_it_is_lost() {
 }
 
 #[test]
+fn a_worker_that_has_the_model_trains_it_before_an_idle_one_that_has_not() {
+    let mut harness = Harness::new(0, 2);
+    let new: ModelName = "new".parse().unwrap();
+    harness.receive(WorkerReport { offers: Some(Vec::new()), wait_ms: 0, ..report(1) });
+    harness.receive(WorkerReport { offers: Some(vec![new.clone()]), wait_ms: 0, ..report(2) });
+    harness.handle(SchedulerEvent::ModelWanted { model: new, training: trained_with(7) });
+    assert_eq!(harness.scheduler.trainings().map(|(_, node)| node).collect::<Vec<_>>(), [NodeId(2)]);
+}
+
+#[test]
 fn a_worker_that_trains_an_unwanted_model_is_told_to_stop() {
     let mut harness = Harness::new(0, 2);
     let new: ModelName = "new".parse().unwrap();

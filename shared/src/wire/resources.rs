@@ -1,0 +1,82 @@
+//! What the models of a worker run on, and what they take.
+
+use serde::{Deserialize, Serialize};
+
+use super::bounded;
+use super::control::ITEMS_PER_REQUEST_MAX;
+use crate::ids::Digest;
+use crate::names::ModelName;
+
+/// Most devices of a worker that are reported.
+pub const DEVICES_MAX: usize = 64;
+/// Most runners of a worker that are reported.
+pub const RUNNERS_MAX: usize = ITEMS_PER_REQUEST_MAX;
+/// Most model servers that a worker shares with others.
+pub const SHARED_BACKENDS_MAX: usize = 16;
+/// Longest text of a device or runner, in characters.
+pub const RESOURCE_TEXT_CHARACTERS_MAX: usize = 128;
+
+/// What the models of a worker run on: the devices of its machine, the processes there, and servers that it shares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerResources {
+    /// The GPUs, by their index.
+    #[serde(default, deserialize_with = "bounded::list::<DEVICES_MAX, _, _>")]
+    pub devices: Vec<Device>,
+    /// The runners.
+    #[serde(default, deserialize_with = "bounded::list::<RUNNERS_MAX, _, _>")]
+    pub runners: Vec<Runner>,
+    /// The model servers of others that it calls beside other workers.
+    #[serde(default, deserialize_with = "bounded::list::<SHARED_BACKENDS_MAX, _, _>")]
+    pub shared: Vec<SharedBackend>,
+}
+
+impl WorkerResources {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.runners.is_empty() && self.shared.is_empty()
+    }
+}
+
+/// A model server that several workers call. Workers share it if they give it the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedBackend {
+    /// Its name in the workers' configurations.
+    pub id: String,
+    /// Most batches that all workers together have it run, or wait for it.
+    pub in_flight: u16,
+    /// The models that it answers for.
+    #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
+    pub models: Vec<ModelName>,
+}
+
+/// A GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its number on the machine, in PCI order.
+    pub index: u32,
+    /// The id that it keeps.
+    pub uuid: String,
+    /// Its product name.
+    pub name: String,
+    /// Its memory, in MiB.
+    pub memory_mib: u64,
+    /// What all processes of the machine use of it, in MiB.
+    pub memory_used_mib: u64,
+    /// Why models cannot use it; empty if they can.
+    pub reason: String,
+}
+
+/// A process that runs one version of a model on one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runner {
+    /// The model.
+    pub model: ModelName,
+    /// The model's version.
+    pub version: Digest,
+    /// `cpu`, or `cuda:` and the index of a device.
+    pub device: String,
+    /// The memory of the process and its children on the host, in MiB.
+    pub memory_mib: u64,
+    /// `running`, `restarting` or `failed`.
+    pub state: String,
+}
