@@ -38,7 +38,7 @@ async fn a_run_with_failing_model_servers_yields_the_rows_of_a_clean_run() {
     cluster.arm(0, json!({"kinds": ["error", "garbage", "half"], "share": 0.5, "seed": 7})).await;
     cluster.arm(1, json!({"kinds": ["hang"], "calls": 1})).await;
     cluster.arm(2, json!({"kinds": ["exit"], "calls": 1})).await;
-    let port_before = cluster.model_server_port(2);
+    let before = cluster.model_server_started(2);
     let broken = cluster.add_job("mnist-mlp", "digits", 2).await;
     cluster.start_job(broken).await;
     cluster
@@ -58,8 +58,12 @@ async fn a_run_with_failing_model_servers_yields_the_rows_of_a_clean_run() {
     assert!(wrong.iter().sum::<u64>() + half > 0, "nothing failed");
     cluster
         .eventually("the model server that ended is another process", JOB_LIMIT, async || {
-            let port = cluster.model_server_port(2);
-            if port == port_before { Err(format!("it is at port {port} still")) } else { Ok(()) }
+            let started = cluster.model_server_started(2);
+            if started.is_none() || started == before {
+                Err(format!("it is the one of {started:?} still"))
+            } else {
+                Ok(())
+            }
         })
         .await;
 }

@@ -167,7 +167,7 @@ impl BackendSettings {
             let value = source(&name, value)?;
             headers.push(Header { name, prefix: "", value });
         }
-        Ok(Endpoint { url: self.url.clone(), ca_file: self.ca_file.clone(), headers })
+        Ok(Endpoint { ca_file: self.ca_file.clone(), headers, ..Endpoint::open(self.url.clone()) })
     }
 }
 

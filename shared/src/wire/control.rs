@@ -12,13 +12,16 @@ pub use super::changes::{
     NewFile,
 };
 pub use super::identities::{NamedIdentity, Period, Revocation, SeenCertificate};
+pub use super::job_views::{
+    AssignmentView, DeadLetter, Distribution, JobDetails, JobState, JobView, LeaseStage, LeaseView,
+    RebalanceView, SegmentView,
+};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
 pub use super::start_options::{FailedMax, FailedMaxError, Selection, StartOptions};
 pub use super::views::{
-    AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView,
-    JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberDoubts,
-    MemberView, ModelView, RatesView, RebalanceView, SegmentView, StoreView, WorkerView,
+    ClusterView, FileSummary, FolderEntry, IdentityView, Liveness, LoadView, LogRole, MemberDoubts,
+    MemberView, ModelView, RatesView, StoreView, WorkerView,
 };
 use crate::access::{Issued, SubjectName};
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};

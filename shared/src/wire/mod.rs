@@ -11,6 +11,7 @@ pub mod consensus;
 pub mod control;
 pub mod frame;
 mod identities;
+pub mod job_views;
 pub mod jobs;
 mod lease_runs;
 pub mod logs;

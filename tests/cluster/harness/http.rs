@@ -3,12 +3,20 @@
 use std::io::{self, Error};
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A POST of `body`, or a GET. The status and the body of the answer.
 pub(crate) async fn http(address: SocketAddr, path: &str, body: Option<&str>) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address).await?;
+    http_over(TcpStream::connect(address).await?, path, body).await
+}
+
+/// The same over an open connection.
+pub(crate) async fn http_over(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+    body: Option<&str>,
+) -> io::Result<(u16, String)> {
     let (method, body) = body.map_or(("GET", ""), |body| ("POST", body));
     let length = body.len();
     let request = format!(

@@ -7,7 +7,7 @@ mod jobs;
 pub(crate) mod log_times;
 mod metrics;
 mod model_server;
-mod model_server_port;
+mod model_server_calls;
 mod process;
 mod wait;
 

@@ -1,10 +1,13 @@
 //! Where a model server is, whom a call trusts, and how it shows who calls.
 //!
-//! Invariants: queries and headers leave this machine only under TLS; no value of a header is part of a text, so none
+//! Invariants: queries and headers leave this machine only under TLS; the server that a member runs itself is called on a Unix
+//! socket in the member's own folder, so that no other user of the machine can call it or take its place; no value of a header is part of a text, so none
 //! reaches a log, an error or another process.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use idunno_shared::client::transport::is_this_machine;
 use idunno_shared::security::SecurityError;
@@ -19,6 +22,9 @@ use super::CONNECT_TIMEOUT;
 const OWN_HEADERS: [&str; 6] =
     ["connection", "content-length", "content-type", super::HEADER_LENGTH, "te", "transfer-encoding"];
 
+/// Longest path of a socket that every Unix takes, in bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+
 /// A server to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -27,6 +33,8 @@ pub struct Endpoint {
     /// The certificates that are trusted, in PEM; the system's without it.
     pub ca_file: Option<PathBuf>,
     pub headers: Vec<Header>,
+    /// The Unix socket on which it listens, whatever host the URL names.
+    pub socket: Option<PathBuf>,
 }
 
 /// A header of every call.
@@ -64,6 +72,8 @@ pub enum EndpointError {
     HeaderValue(String),
     #[error("cannot trust the certificates in {}: {reason}", path.display())]
     Certificates { path: PathBuf, reason: String },
+    #[error("cannot open the folder of the model server's socket {}: {source}", path.display())]
+    Socket { path: PathBuf, source: io::Error },
     #[error("cannot set up calls to the model server at {url}: {reason}")]
     Client { url: String, reason: String },
 }
@@ -71,7 +81,12 @@ pub enum EndpointError {
 impl Endpoint {
     /// A server that takes calls from anybody.
     pub fn open(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ca_file: None, headers: Vec::new() }
+        Self { url: url.into(), ca_file: None, headers: Vec::new(), socket: None }
+    }
+
+    /// A server that listens on a Unix socket.
+    pub fn at_socket(path: PathBuf) -> Self {
+        Self { socket: Some(path), ..Self::open("http://model-server") }
     }
 
     /// Checks all that can be checked without reading a file or the environment.
@@ -87,7 +102,7 @@ impl Endpoint {
             Err(error) => return wrong(&error.to_string()),
         };
         let host = parsed.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let is_here = host == "localhost" || host.parse().is_ok_and(is_this_machine);
+        let is_here = self.socket.is_some() || host == "localhost" || host.parse().is_ok_and(is_this_machine);
         let is_encrypted = parsed.scheme() == "https";
         match () {
             () if !(is_encrypted || parsed.scheme() == "http") || host.is_empty() => {
@@ -115,8 +130,10 @@ impl Endpoint {
         self.headers.iter().map(|header| Ok((header.checked_name()?, header.read()?))).collect()
     }
 
-    pub(super) fn client(&self, headers: HeaderMap) -> Result<Client, EndpointError> {
+    /// A client, and what must stay open while it is used.
+    pub(super) fn client(&self, headers: HeaderMap) -> Result<(Client, Option<File>), EndpointError> {
         self.check()?;
+        let mut folder = None;
         let mut builder = Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
@@ -136,10 +153,17 @@ impl Endpoint {
             // A machine without certificates of the system must be able to call a server without TLS.
             builder = builder.tls_certs_only([]);
         }
-        builder.build().map_err(|error| EndpointError::Client {
+        if let Some(socket) = &self.socket {
+            let (path, opened) = short_path(socket)
+                .map_err(|source| EndpointError::Socket { path: socket.clone(), source })?;
+            builder = builder.unix_socket(path);
+            folder = opened;
+        }
+        let client = builder.build().map_err(|error| EndpointError::Client {
             url: self.url.clone(),
             reason: super::error::root_cause(&error),
-        })
+        })?;
+        Ok((client, folder))
     }
 }
 
@@ -177,6 +201,18 @@ impl Header {
     }
 }
 
+/// A path to a socket that fits into an address of the kernel, by way of its open folder if it is too long itself.
+fn short_path(socket: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return Ok((socket.to_owned(), None));
+    }
+    let folder = File::open(folder)?;
+    Ok((Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name), Some(folder)))
+}
+
 /// A URL for an error message: what stands before its host may be a password.
 fn without_credentials(url: &str) -> String {
     match Url::parse(url) {
@@ -192,9 +228,9 @@ fn without_credentials(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
+    use super::super::ModelServerClient;
     use super::*;
+    use crate::testing::fake_server::FakeServer;
 
     fn file(folder: &Path, name: &str, text: &str) -> ValueSource {
         let path = folder.join(name);
@@ -204,6 +240,26 @@ mod tests {
 
     fn header(name: &str, value: ValueSource) -> Header {
         Header { name: name.to_owned(), prefix: "", value }
+    }
+
+    #[tokio::test]
+    async fn a_socket_below_a_long_path_is_called_as_one_below_a_short_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = FakeServer::start().await;
+        let socket = folder.path().join("fake");
+        fake.listen_at(&socket).await;
+        for below in [folder.path().join("short"), folder.path().join("long".repeat(50))] {
+            fs::create_dir(&below).unwrap();
+            let path = below.join("socket");
+            let server = ModelServerClient::new(&Endpoint::at_socket(path.clone())).unwrap();
+            assert!(server.live().await.is_err(), "nobody listens yet");
+            // A server that is started later is found by the same client.
+            std::os::unix::fs::symlink(&socket, &path).unwrap();
+            server.live().await.unwrap();
+        }
+        let absent = Endpoint::at_socket(folder.path().join("no".repeat(100)).join("socket"));
+        let error = ModelServerClient::new(&absent).unwrap_err().to_string();
+        assert!(error.contains("cannot open the folder"), "{error}");
     }
 
     fn with(headers: Vec<Header>) -> Endpoint {
@@ -261,7 +317,7 @@ mod tests {
         assert_eq!(read["authorization"], "Bearer hunter2");
         assert_eq!(read["x-key"], "swordfish");
         assert_eq!(read["x-home"], std::env::var("PATH").unwrap().trim());
-        let shown = format!("{read:?} {endpoint:?} {:?}", endpoint.client(read.clone()).unwrap());
+        let shown = format!("{read:?} {endpoint:?} {:?}", endpoint.client(read.clone()).unwrap().0);
         assert!(!shown.contains("hunter2") && !shown.contains("swordfish"), "{shown}");
     }
 

@@ -13,6 +13,7 @@ mod resources;
 mod third_party;
 mod training;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub struct ModelServerClient {
     client: Client,
     base: String,
     signatures: Arc<Signatures>,
+    /// Keeps the path of a socket valid.
+    _folder: Option<Arc<File>>,
 }
 
 impl ModelServerClient {
@@ -74,8 +77,9 @@ impl ModelServerClient {
 
     /// The same with headers that were read before.
     pub fn with_headers(endpoint: &Endpoint, headers: HeaderMap) -> Result<Self, EndpointError> {
-        let client = endpoint.client(headers)?;
-        Ok(Self { client, base: endpoint.url.trim_end_matches('/').to_owned(), signatures: Arc::default() })
+        let (client, folder) = endpoint.client(headers)?;
+        let base = endpoint.url.trim_end_matches('/').to_owned();
+        Ok(Self { client, base, signatures: Arc::default(), _folder: folder.map(Arc::new) })
     }
 
     /// Succeeds if the process answers.

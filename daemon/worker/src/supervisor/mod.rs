@@ -43,6 +43,8 @@ use super::packages;
 
 /// The server's folder, in the data directory.
 pub const SERVER_FOLDER: &str = "model-server";
+/// The Unix socket in that folder on which a server that this process started listens.
+const SOCKET: &str = "socket";
 const NO_SERVER: &str = "this member is configured without a model server";
 const POLL: Duration = Duration::from_millis(50);
 const MISSES_MAX: u32 = 3;
@@ -113,8 +115,6 @@ enum ServerFailure {
     Wait(io::Error),
     #[error("the model server was not ready within {} s; see {SERVER_FOLDER}/server.log", limit.as_secs())]
     NotReady { limit: Duration },
-    #[error("{} holds no port", path.display())]
-    NoPort { path: PathBuf },
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error(transparent)]
@@ -190,15 +190,7 @@ impl Supervisor {
     }
 
     async fn wait_ready(&mut self) -> Result<ModelServerClient, ServerFailure> {
-        let port_file = self.folder().join("port");
-        let port: u16 = loop {
-            // The server renames the file into place, so it is complete or absent.
-            if let Ok(text) = tokio::fs::read_to_string(&port_file).await {
-                break text.trim().parse().map_err(|_| ServerFailure::NoPort { path: port_file })?;
-            }
-            sleep(POLL).await;
-        };
-        let server = ModelServerClient::new(&Endpoint::open(format!("http://127.0.0.1:{port}")))?;
+        let server = ModelServerClient::new(&Endpoint::at_socket(self.folder().join(SOCKET)))?;
         while server.ready().await.is_err() {
             sleep(POLL).await;
         }
@@ -293,22 +285,15 @@ impl Supervisor {
 
     async fn spawn(&self, python: &PathBuf, threads: Option<u32>) -> Result<ServerProcess, ServerFailure> {
         let folder = self.folder();
-        let port_file = folder.join("port");
         tokio::fs::create_dir_all(&folder).await.map_err(io_failure("create", &folder))?;
-        match tokio::fs::remove_file(&port_file).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_failure("remove", &port_file)(error));
-            }
-            _ => {}
-        }
         let log = ServerLog::begin(&folder).await.map_err(io_failure("begin the log in", &folder))?;
         let (output, input) = io::pipe().map_err(io_failure("open a pipe to the log in", &folder))?;
         let errors = input.try_clone().map_err(io_failure("open a pipe to the log in", &folder))?;
         let mut command = Command::new(python);
         command
             .args(["-m", "idunno_model_server.guard", &std::process::id().to_string()])
-            .args(["--host", "127.0.0.1", "--port", "0", "--port-file"])
-            .arg(&port_file)
+            .arg("--socket")
+            .arg(folder.join(SOCKET))
             .arg("--work-dir")
             .arg(&folder)
             .arg("--packages-dir")
@@ -370,12 +355,14 @@ mod tests {
         }
     }
 
-    /// A fake Python interpreter: it announces the port of a fake server, counts its starts, and sleeps.
-    fn script(folder: &Path, port: u16) -> PathBuf {
+    /// A fake Python interpreter: it puts a link to a fake server's socket in the place of its own, counts its starts, and
+    /// sleeps.
+    fn script(folder: &Path, socket: &Path) -> PathBuf {
         let text = format!(
-            "#!/bin/sh\necho \"started with $*, home ${{CARGO_MANIFEST_DIR:-hidden}}\"\nwhile [ \"$1\" != --port-file ]; do shift; done\n\
-             echo start >> {starts}\necho {port} > \"$2.new\"; mv \"$2.new\" \"$2\"\nexec sleep 600\n",
-            starts = folder.join("starts").display()
+            "#!/bin/sh\necho \"started with $*, home ${{CARGO_MANIFEST_DIR:-hidden}}\"\nwhile [ \"$1\" != --socket ]; do shift; done\n\
+             echo start >> {starts}\nln -sf {socket} \"$2\"\nexec sleep 600\n",
+            starts = folder.join("starts").display(),
+            socket = socket.display()
         );
         let path = folder.join("python");
         std::fs::write(&path, text).unwrap();
@@ -395,8 +382,9 @@ mod tests {
     async fn a_server_is_started_watched_and_restarted_when_it_hangs() {
         let folder = tempfile::tempdir().unwrap();
         let fake = FakeServer::start().await;
-        let config =
-            ServerConfig::Supervised { python: script(folder.path(), fake.port()), threads: Some(1) };
+        let socket = folder.path().join("fake");
+        fake.listen_at(&socket).await;
+        let config = ServerConfig::Supervised { python: script(folder.path(), &socket), threads: Some(1) };
         let (all, mut seen) = watch::channel(ServerStatuses::new(&config, &[]));
         let status = StatusSender { all, index: 0 };
         let (request_restart, restart_requests) = mpsc::channel(1);

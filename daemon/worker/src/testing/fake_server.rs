@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -111,6 +113,18 @@ impl FakeServer {
         }));
     }
 
+    /// Listens on a Unix socket, too, for as long as the test runs.
+    pub(in super::super) async fn listen_at(&self, socket: &Path) {
+        let listener = UnixListener::bind(socket).unwrap();
+        let (state, held) = (Arc::clone(&self.state), self.held.subscribe());
+        tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, Arc::clone(&state), held.clone()));
+            }
+        });
+    }
+
     /// Simulates a crash: connections close, and loaded models are lost.
     pub(in super::super) async fn crash(&mut self) {
         let accepting = self.accepting.take().unwrap();
@@ -158,7 +172,11 @@ impl Reply {
     }
 }
 
-async fn serve(stream: TcpStream, state: Arc<Mutex<FakeServerState>>, mut held: watch::Receiver<bool>) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: Arc<Mutex<FakeServerState>>,
+    mut held: watch::Receiver<bool>,
+) {
     let mut stream = BufReader::new(stream);
     while let Some(Request { path, header_length, token, body }) = read_request(&mut stream).await {
         state.lock().unwrap().calls.push(path.clone());
@@ -193,7 +211,7 @@ struct Request {
     body: Vec<u8>,
 }
 
-async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
+async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Request> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
     let mut words = line.split(' ');

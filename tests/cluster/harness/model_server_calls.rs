@@ -1,17 +1,23 @@
 //! Calls to a member's own model server, past the member.
 
-use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde_json::Value;
+use tokio::net::UnixStream;
 
 use super::LocalCluster;
-use super::http::http;
+use super::http::http_over;
 
 impl LocalCluster {
-    /// The port of the model server of member `index`, as it wrote it down itself.
-    pub(crate) fn model_server_port(&self, index: usize) -> u16 {
-        let file = self.members[index].data_dir.join("model-server/port");
-        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    /// Where the model server of member `index` listens.
+    pub(crate) fn model_server_socket(&self, index: usize) -> PathBuf {
+        self.members[index].data_dir.join("model-server/socket")
+    }
+
+    /// When the model server of member `index` was last started, once it listens.
+    pub(crate) fn model_server_started(&self, index: usize) -> Option<SystemTime> {
+        std::fs::metadata(self.model_server_socket(index)).and_then(|socket| socket.modified()).ok()
     }
 
     /// What the model server of member `index` answers: to a POST of `body`, or to a GET.
@@ -22,9 +28,12 @@ impl LocalCluster {
         body: Option<&Value>,
     ) -> Result<Value, String> {
         let described = |error: std::io::Error| format!("{path} at {}: {error}", self.members[index].name);
-        let address = SocketAddr::from(([127, 0, 0, 1], self.model_server_port(index)));
         let body = body.map(Value::to_string);
-        let (_, answer) = http(address, path, body.as_deref()).await.map_err(described)?;
+        let answered = async {
+            let stream = UnixStream::connect(self.model_server_socket(index)).await?;
+            http_over(stream, path, body.as_deref()).await
+        };
+        let (_, answer) = answered.await.map_err(described)?;
         serde_json::from_str(&answer).map_err(|error| format!("{path}: {error}: {answer}"))
     }
 
