@@ -136,9 +136,13 @@ impl Endpoint {
             // A machine without certificates of the system must be able to call a server without TLS.
             builder = builder.tls_certs_only([]);
         }
-        builder.build().map_err(|error| EndpointError::Client {
-            url: self.url.clone(),
-            reason: super::error::root_cause(&error),
+        builder.build().map_err(|error| {
+            let reason = super::error::root_cause(&error);
+            match &self.ca_file {
+                // They are only looked at here.
+                Some(path) => EndpointError::Certificates { path: path.clone(), reason },
+                None => EndpointError::Client { url: self.url.clone(), reason },
+            }
         })
     }
 }
