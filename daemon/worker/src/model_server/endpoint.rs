@@ -159,9 +159,13 @@ impl Endpoint {
             builder = builder.unix_socket(path);
             folder = opened;
         }
-        let client = builder.build().map_err(|error| EndpointError::Client {
-            url: self.url.clone(),
-            reason: super::error::root_cause(&error),
+        let client = builder.build().map_err(|error| {
+            let reason = super::error::root_cause(&error);
+            match &self.ca_file {
+                // They are only looked at here.
+                Some(path) => EndpointError::Certificates { path: path.clone(), reason },
+                None => EndpointError::Client { url: self.url.clone(), reason },
+            }
         })?;
         Ok((client, folder))
     }

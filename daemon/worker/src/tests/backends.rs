@@ -143,9 +143,9 @@ async fn a_failing_backend_pauses_no_other_server() {
 async fn a_token_is_sent_with_every_call_and_may_be_replaced_while_the_member_runs() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
-    private_file::create(&token, "first\n").unwrap();
+    private_file::create(&token, "hunter2\n").unwrap();
     let theirs = foreign_server().await;
-    theirs.set(|state| state.token = Some("Bearer first".to_owned()));
+    theirs.set(|state| state.token = Some("Bearer hunter2".to_owned()));
     let headers = vec![Header::bearer(ValueSource::File(token.clone()))];
     let endpoint = Endpoint { headers, ..Endpoint::open(theirs.url()) };
     let harness = Harness::with_backends(FakeServer::start().await, vec![triton(endpoint)]);
@@ -157,14 +157,14 @@ async fn a_token_is_sent_with_every_call_and_may_be_replaced_while_the_member_ru
     harness.coordinator.set(|state| state.grants.push_back(grant));
     harness.until("it answers", |state| committed(state) == 1).await;
 
-    theirs.set(|state| state.token = Some("Bearer second".to_owned()));
+    theirs.set(|state| state.token = Some("Bearer swordfish".to_owned()));
     harness
         .until("the server turns it away", |state| {
             let failed = |(_, state): &(_, ModelState)| matches!(state, ModelState::Failed(why) if why.contains("401"));
             state.reports.last().is_some_and(|report| report.models.iter().any(failed))
         })
         .await;
-    private_file::replace(&token, "second").unwrap();
+    private_file::replace(&token, "swordfish").unwrap();
     harness
         .until("it is loaded again", |state| {
             state.reports.last().is_some_and(|report| is_ready(report, "theirs"))
@@ -174,7 +174,7 @@ async fn a_token_is_sent_with_every_call_and_may_be_replaced_while_the_member_ru
     harness.coordinator.set(|state| state.grants.push_back(grant));
     harness.until("it answers again", |state| committed(state) == 2).await;
     let reports = format!("{:?}", harness.coordinator.state().reports);
-    assert!(!reports.contains("first") && !reports.contains("second"), "a token was reported");
+    assert!(!reports.contains("hunter2") && !reports.contains("swordfish"), "a token was reported");
     harness.stop().await;
 }
 
