@@ -35,7 +35,7 @@ from idunno_model_server.runners.process_family import Families
 from idunno_model_server.runners.runner_process import RunnerLimits
 from idunno_model_server.serving import InServer
 from idunno_model_server.statistics import InferTimes
-from idunno_model_server.training_run import train_model
+from idunno_model_server.training_result import train_model
 from idunno_model_server.user_code import is_out_of_memory
 from idunno_model_server.user_models import discover
 
