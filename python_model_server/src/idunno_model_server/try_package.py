@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from .errors import MemoryShortageError, ModelFailure, ModelLoadError, PackageError, RowError
 from .execution import Execution, open_model
+from .json_codec import loads
 from .os_process import one_thread_per_library
 from .packages import open_package, require_requirements
 from .statistics import InferTimes
@@ -44,7 +43,7 @@ def _answer(execution: Execution, title: str, row: bytes) -> dict[str, Any]:
     ms = round((time.perf_counter() - start) * 1000, 3)
     if isinstance(answer, RowError):
         return {"input": title, "error": row_reason(answer).decode(), "ms": ms}
-    return {"input": title, "answer": orjson.loads(answer), "ms": ms}
+    return {"input": title, "answer": loads(answer), "ms": ms}
 
 
 def main() -> int:

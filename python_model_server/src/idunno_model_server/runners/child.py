@@ -46,6 +46,7 @@ def main(descriptor: int, parent: int, threads: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     one_thread_per_library()
     keep_freed_memory()
+    sys.set_int_max_str_digits(0)  # integers of rows and answers have any size; what takes too long is ended
     os.set_inheritable(descriptor, False)  # what the model starts must not hold it
     asyncio.run(_serve(socket.socket(fileno=descriptor), threads))
 
