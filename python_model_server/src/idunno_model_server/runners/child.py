@@ -20,7 +20,7 @@ from typing import Any
 
 from ..bytes_tensor import join_rows, split_rows
 from ..errors import ModelFileError, PackageError
-from ..execution import Execution, open_model
+from ..execution import Execution, Opening, open_model
 from ..freed_memory import keep_freed_memory
 from ..inference_pool import InferencePool, RowQueue
 from ..models import Model
@@ -98,7 +98,10 @@ class _Child:
             send_frame(self._connection, {"do": "refused", "error": error_as_json(error)})
         else:
             self._execution = execution
-            send_frame(self._connection, {"do": "opened", "model": ModelDescription.of(model).as_json()})
+            opening = execution.opening if execution else Opening()
+            seconds = {"load_s": opening.load_s, "canary_s": opening.canary_s}
+            head = {"do": "opened", "model": ModelDescription.of(model).as_json(), **seconds}
+            send_frame(self._connection, head, [opening.canary or b""])
 
     async def _infer(self, number: int, parameters: dict[str, Any] | None, body: bytes | bytearray) -> None:
         try:

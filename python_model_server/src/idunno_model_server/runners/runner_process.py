@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunnerError
+from ..execution import Opening
 from ..inference_pool import TensorAnswers
 from ..models.description import ModelDescription
 from ..process_memory import MIB
@@ -33,6 +34,7 @@ SUMMARY_CHARACTERS_MAX = 300
 STOP_S_MAX = 5.0
 OUTPUT_S_MAX = 1.0
 PROGRESS_S = 1.0
+_SECONDS = ("load_s", "canary_s")
 START = Path(__file__).with_name("start_child.py")
 
 
@@ -57,9 +59,11 @@ class RunnerProcess:
         self.title = title
         self.family = family
         self.has_answered = False
+        self.opening = Opening()
         self.memory_bytes = 0
         """Of the whole family, as of the last look at it."""
-        self.output = OutputTail(lambda line: print(f"{title}: {line}", file=sys.stderr, flush=True))
+        prefix = f"{title}: " if title else ""
+        self.output = OutputTail(lambda line: print(f"{prefix}{line}", file=sys.stderr, flush=True))
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why it ended."""
         self._limits = limits
@@ -130,6 +134,7 @@ class RunnerProcess:
             about = ModelDescription.of_json(head["model"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunnerError(f"its description of the model cannot be read: {error}") from None
+        self.opening = _opening(self._opened.result())
         if about.limits.memory_mib is not None:
             self._memory_bytes_max = about.limits.memory_mib * MIB
         self._row_timeout_s = about.limits.row_timeout_s or 0.0
@@ -264,6 +269,11 @@ def _why(code: int) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"its process was ended by {name}" + (", probably for lack of memory" if -code == signal.SIGKILL else "")
+
+
+def _opening(frame: Frame) -> Opening:
+    load_s, canary_s = (value if isinstance(value, float) else 0.0 for value in map(frame.head.get, _SECONDS))
+    return Opening(load_s, canary_s, bytes(frame.body) or None)
 
 
 def _answers(frame: Frame, rows: int) -> TensorAnswers:
