@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .devices import resolve_device
+from .devices import CPU, resolve_device
 from .errors import MemoryShortageError, ModelLoadError, OutputError, RowError
 from .json_codec import JSONDecodeError, loads
 from .model_threads import ModelThreads, predict
@@ -153,8 +153,8 @@ def open_model(model: Model, artefact: Path) -> Execution:
     """
     kind = type(model)
     file = inspect.getsourcefile(kind)
-    resolve_device(kind.device)
-    _require_memory(model)
+    if resolve_device(kind.device) == CPU:
+        _require_memory(model)
     before = rss_bytes()
     threads = ModelThreads(model.name, kind.concurrency, is_async=is_async(kind)) if kind.concurrency else None
     start_s = time.perf_counter()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bytes_tensor import join_rows, split_rows
+from ..devices import CPU, UNLESS_ON_GPU, resolve_device
 from ..errors import ModelFileError, PackageError
 from ..execution import Execution, Opening, open_model
 from ..freed_memory import keep_freed_memory
@@ -100,7 +101,8 @@ class _Child:
             self._execution = execution
             opening = execution.opening if execution else Opening()
             seconds = {"load_s": opening.load_s, "canary_s": opening.canary_s}
-            head = {"do": "opened", "model": ModelDescription.of(model).as_json(), **seconds}
+            device = resolve_device(type(model).device) if execution else None
+            head = {"do": "opened", "model": ModelDescription.of(model).as_json(), "device": device, **seconds}
             send_frame(self._connection, head, [opening.canary or b""])
 
     async def _infer(self, number: int, parameters: dict[str, Any] | None, body: bytes | bytearray) -> None:
@@ -135,7 +137,8 @@ def _open(source: dict[str, Any]) -> tuple[Model, Execution | None]:
             model = open_user_model(Path(source["file"]), source["name"])
         except ModelFileError as error:
             raise PackageError(str(error)) from None
-    execution = open_model(model, artefact) if source["load"] else None
+    must_load = source["load"] is True or (source["load"] == UNLESS_ON_GPU and type(model).device == CPU)
+    execution = open_model(model, artefact) if must_load else None
     gc.collect()
     gc.freeze()  # a full collection visits every object of the model
     return model, execution

@@ -15,10 +15,12 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..devices import CPU
 from ..errors import RunnerError
 from ..execution import Opening
 from ..inference_pool import TensorAnswers
@@ -60,6 +62,8 @@ class RunnerProcess:
         self.family = family
         self.has_answered = False
         self.opening = Opening()
+        self.device: str | None = None
+        """What the loaded model runs on, as its process sees it; None if it is not loaded."""
         self.memory_bytes = 0
         """Of the whole family, as of the last look at it."""
         prefix = f"{title}: " if title else ""
@@ -79,8 +83,8 @@ class RunnerProcess:
         self._attending: asyncio.Task[None]
 
     @classmethod
-    async def start(cls, title: str, python: Path, limits: RunnerLimits) -> RunnerProcess:
-        """Raises RunnerError if no process can be started."""
+    async def start(cls, title: str, python: Path, limits: RunnerLimits, variables: Mapping[str, str]) -> RunnerProcess:
+        """`variables` come before those of this process. Raises RunnerError if no process can be started."""
         try:
             ours, theirs = socket.socketpair()
             output_read, output_write = os.pipe()
@@ -98,7 +102,7 @@ class RunnerProcess:
                 stderr=output_write,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**_environment(python), MARK: mark, "PYTHONUNBUFFERED": "1"},
+                env={**_environment(python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
@@ -135,7 +139,9 @@ class RunnerProcess:
         except (KeyError, TypeError, ValueError) as error:
             raise RunnerError(f"its description of the model cannot be read: {error}") from None
         self.opening = _opening(self._opened.result())
-        if about.limits.memory_mib is not None:
+        device = head.get("device")
+        self.device = device if isinstance(device, str) else None
+        if about.limits.memory_mib is not None and self.device == CPU:
             self._memory_bytes_max = about.limits.memory_mib * MIB
         self._row_timeout_s = about.limits.row_timeout_s or 0.0
         return about
@@ -171,6 +177,11 @@ class RunnerProcess:
         reason = f"it went on for {seconds:.0f} s with rows that nobody waited for"
         loop = asyncio.get_running_loop()
         self._cancelled[number] = loop.call_later(seconds, self.tell_to_end, reason)
+
+    @property
+    def requests(self) -> int:
+        """Those that run."""
+        return len(self._pending)
 
     def tell_to_end(self, reason: str) -> None:
         """Has it killed. `ended` tells when it is gone."""
