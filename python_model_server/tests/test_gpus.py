@@ -196,7 +196,7 @@ def test_what_nvidia_smi_says_is_read(machine: FakeMachine) -> None:
     assert gpus_read() == []
 
 
-def test_an_nvidia_smi_that_hangs_costs_two_seconds_and_leaves_no_process(machine: FakeMachine) -> None:
+def test_an_nvidia_smi_that_hangs_costs_a_few_seconds_and_leaves_no_process(machine: FakeMachine) -> None:
     machine.set_gpus(TWO)
 
     def children() -> set[int]:
@@ -223,6 +223,7 @@ def test_devices_that_are_hidden_from_the_server_are_not_used() -> None:
     for text, hidden in (("1", [0]), ("GPU-aa", [1]), ("0,1", []), ("", [0, 1]), ("-1", [0, 1])):
         found = visible(both, {"CUDA_VISIBLE_DEVICES": text})
         assert [gpu.index for gpu in found if gpu.reason == "CUDA_VISIBLE_DEVICES hides it"] == hidden
+    assert visible(both, {"CUDA_VISIBLE_DEVICES": "MIG-1234"}) == [], "whoever chose a part of one knows better"
     none = visible(both, {"CUDA_VISIBLE_DEVICES": ""})
     with pytest.raises(ModelLoadError, match="GPU 0: CUDA_VISIBLE_DEVICES hides it, GPU 1: "):
         places(none, Limits(1, 1, "cuda", None, None))

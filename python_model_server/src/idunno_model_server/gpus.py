@@ -25,7 +25,7 @@ from .runners.process_family import Families, family_process
 
 PROGRAM = "nvidia-smi"
 QUERY = ("--query-gpu=index,uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits")
-ASK_S_MAX = 2.0
+ASK_S_MAX = 5.0
 READING_S = 5.0
 
 
@@ -122,6 +122,8 @@ def visible(gpus: Sequence[Gpu], environment: Mapping[str, str]) -> list[Gpu]:
     if text is None:
         return list(gpus)
     named = [word.strip() for word in text.split(",")]
+    if any(word.startswith("MIG-") for word in named):
+        return []  # parts of a device, which are not known here: the runners share what the server was given
 
     def is_named(gpu: Gpu) -> bool:
         return any(word == str(gpu.index) or (word.startswith("GPU-") and gpu.uuid.startswith(word)) for word in named)

@@ -38,11 +38,14 @@ class Replicas:
         if first.is_ready:
             return about
         self._runners = [self._new_runner(place) for place in places(gpus, about.limits)]
-        opened = await asyncio.gather(*(runner.open() for runner in self._runners), return_exceptions=True)
-        for error in opened:
-            if isinstance(error, BaseException):
-                await self.end()
-                raise error
+        try:
+            opened = await asyncio.gather(*(runner.open() for runner in self._runners), return_exceptions=True)
+            for error in opened:
+                if isinstance(error, BaseException):
+                    raise error
+        except BaseException:
+            await self.end()  # those that were opened
+            raise
         return about
 
     @property
