@@ -14,7 +14,7 @@ import ray
 from idunno_model_server.models import registry
 from idunno_model_server.os_process import one_thread_per_library
 from idunno_model_server.repository import load_and_check
-from idunno_model_server.training_run import train_model
+from idunno_model_server.training_result import train_model
 
 
 class Answer:

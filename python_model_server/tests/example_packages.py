@@ -29,6 +29,7 @@ def recognised(folder: Path, settings: dict[str, Any]) -> tuple[str, str]:
         "sentence-transformers": [name for name in files if name == "modules.json"],
         "sklearn": [name for name in files if name.endswith(".skops")],
         "onnx": [name for name in files if name.endswith(".onnx")],
+        "transformers": [name for name in files if name == "config.json"] if "tokenizer.json" in files else [],
         "command": [name for name in files if name == "run"],
     }
     found = [(runtime, entries[0]) for runtime, entries in signs.items() if entries]

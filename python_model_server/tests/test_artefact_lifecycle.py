@@ -16,7 +16,7 @@ from wire import outputs
 from idunno_model_server.data_lock import DIRECTORY_VARIABLE
 from idunno_model_server.errors import MissingPackageError
 from idunno_model_server.models import registry
-from idunno_model_server.training_run import train_model
+from idunno_model_server.training_result import train_model
 
 # Of the reference conversion, with the onnx of requirements.lock.
 SHA256 = {

@@ -25,6 +25,7 @@ from idunno_model_server.devices import resolve_device
 from idunno_model_server.environments import Environments
 from idunno_model_server.errors import MemoryShortageError, ModelFailure, ModelLoadError
 from idunno_model_server.execution import RECOVERY_BATCHES, BatchSize, Execution, open_model
+from idunno_model_server.gpus import Gpus
 from idunno_model_server.inference_pool import InferencePool
 from idunno_model_server.outputs import encode_json
 from idunno_model_server.packages import Packages
@@ -35,7 +36,7 @@ from idunno_model_server.runners.process_family import Families
 from idunno_model_server.runners.runner_process import RunnerLimits
 from idunno_model_server.serving import InServer
 from idunno_model_server.statistics import InferTimes
-from idunno_model_server.training_run import train_model
+from idunno_model_server.training_result import train_model
 from idunno_model_server.user_code import is_out_of_memory
 from idunno_model_server.user_models import discover
 
@@ -578,7 +579,7 @@ class Cyclic(Batches):
 def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> None:
     async def replaced_and_unloaded() -> None:
         store, host = ArtefactStore(tmp_path / "work", 1000), RunnerHost(RunnerLimits(1), Families())
-        further = Packages(None), Environments(tmp_path / "environments", Families())
+        further = Packages(None), Environments(tmp_path / "environments", Families()), Gpus(Families())
         repository = Repository({"batches": Cyclic()}, {}, store, InferencePool(1, 1), host, *further)
         artefact = train_model(Cyclic(), tmp_path).artefact
         left: list[weakref.ref[Any]] = []

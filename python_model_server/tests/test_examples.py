@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wire import binary_request, binary_response
 
 ONLINE = "IDUNNO_TEST_ONLINE"
+LARGE = "IDUNNO_TEST_LARGE"
 needs_index = pytest.mark.skipif(ONLINE not in os.environ, reason=f"asks the package index: set {ONLINE}=1")
 NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__")
 LINES_MAX = 70
@@ -154,6 +155,19 @@ def test_vectors_of_sentences(served: Served) -> None:
     long = b"word " * 300
     assert ask(long) == ask(long + b"more")
     assert ask(long, truncate=False) == ["the text has more than 256 tokens"]
+    assert ask(SENTENCES[0].encode()) == answers[:1], "a row's answer does not depend on its batch"
+
+
+@pytest.mark.skipif(LARGE not in os.environ, reason=f"installs torch and transformers, some 5 GB: set {LARGE}=1")
+def test_features_of_texts_by_torch(served: Served) -> None:
+    """The same weights as `sentence-embeddings`, by the real library: scaled to length 1, the vectors are the same."""
+    ask = served.add(copied("text-features", served.scratch), environment=True)
+    *answers, empty = ask(*(sentence.encode() for sentence in SENTENCES), b" ")
+    vectors = np.array(answers)
+    assert vectors.shape == (4, 384)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert vectors[0] @ vectors[1:].T == pytest.approx(SIMILARITIES, abs=1e-4)
+    assert empty == "the text is empty"
     assert ask(SENTENCES[0].encode()) == answers[:1], "a row's answer does not depend on its batch"
 
 

@@ -16,7 +16,8 @@ from idunno_model_server.make_dataset import make_dataset
 from idunno_model_server.models import registry
 from idunno_model_server.package_data import NEWSGROUPS_TEST, newsgroups_posts, newsgroups_training_posts
 from idunno_model_server.training_data import Dataset
-from idunno_model_server.training_run import Progress, TrainingResult, train_model
+from idunno_model_server.training_result import TrainingResult, train_model
+from idunno_model_server.training_run import Progress
 
 NAME = "newsgroups-linear"
 

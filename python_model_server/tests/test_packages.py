@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -252,24 +251,3 @@ def test_a_server_without_a_folder_loads_no_packages(server: ModelServer) -> Non
     answer = load(server, "mine", "0" * 64)
     assert answer.status_code == 400
     assert "--packages-dir" in answer.json()["error"]
-
-
-def test_a_package_can_be_tried_without_a_server(tmp_path: Path) -> None:
-    (tmp_path / "question.txt").write_text("abc")
-
-    def tried(version: str) -> tuple[int, Any]:
-        words = [sys.executable, "-m", "idunno_model_server.try_package", str(tmp_path / version), "mine"]
-        done = subprocess.run([*words, "question.txt"], cwd=tmp_path, capture_output=True, text=True, check=False)
-        return done.returncode, json.loads(done.stdout)
-
-    printing = {**WITHOUT_OWN_JSON, "model.py": CODE.replace("import helpers", "print('a word')\nimport helpers")}
-    code, result = tried(write_package(tmp_path, printing))
-    assert code == 0, result
-    assert [(answer["input"], answer["answer"]["n"]) for answer in result["answers"]] == [
-        ("canary", 1115),
-        ("question.txt", 1113),
-    ]
-    code, result = tried(write_package(tmp_path, {**WITHOUT_OWN_JSON, "data/offset.txt": "no number"}))
-    assert code == 1
-    assert "model.py, line" in result["failed"]
-    assert "ValueError" in result["traceback"]

@@ -12,7 +12,7 @@ from idunno_model_server.execution import Execution, open_model
 from idunno_model_server.models import newsgroups, registry
 from idunno_model_server.package_data import NEWSGROUPS_TEST, newsgroups_posts
 from idunno_model_server.statistics import InferTimes
-from idunno_model_server.training_run import train_model
+from idunno_model_server.training_result import train_model
 
 
 @pytest.fixture(scope="module", params=["newsgroups-linear", "mnist-mlp", "squeezenet1.1"])

@@ -17,7 +17,7 @@ from wire import binary_response, outputs, top1
 from idunno_model_server import images, reference_labels
 from idunno_model_server.execution import open_model
 from idunno_model_server.models import registry
-from idunno_model_server.training_run import train_model
+from idunno_model_server.training_result import train_model
 
 
 def announced_png(width: int, height: int) -> bytes:

@@ -60,6 +60,8 @@ class Odd(BatchModel):
             time.sleep(600)
         if words[0] == "few":
             return ["one"]
+        if words[0] == "large":
+            return ["x" * int(words[1]) for _ in inputs]
         if words[0] == "nan":
             return [float("nan"), "a number"]
         if words[0] == "sleep":
@@ -274,6 +276,31 @@ def test_wrong_answers_end_no_process(odd: Odd) -> None:
     assert b"NaN" in tensors["error"][0]
     assert tensors["output"][1] == b'"a number"'
     assert odd.answer("x") == pid
+
+
+def test_an_answer_of_40_mb_comes_back_and_delays_no_neighbour(odd: Odd, neighbour: Odd) -> None:
+    pid, size = odd.answer("x"), 40_000_000
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(odd.ask, f"large {size}")
+        assert neighbour.answer("x")
+        (row,) = outputs(large.result())
+    assert (len(row), row[:2], row[-2:]) == (size + 2, b'"x', b'x"')
+    assert odd.answer("x") == pid, "the same process goes on"
+
+
+def test_an_answer_beyond_all_bounds_ends_its_runner_alone(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with supervised(tmp_path, answer_bytes_max=1_000_000) as runner:
+            await runner.open()
+            assert len(await ask(runner, "large 900000")) == 900_002
+            with pytest.raises(
+                RunnerError, match=r"its answer cannot be read: a message of .* is longer than is allowed"
+            ):
+                await ask(runner, "large 1000001")
+            await runner.ready()
+            assert await ask(runner, "x") == str(runner.as_json()["pid"]).encode()
+
+    run(test)
 
 
 def test_code_that_leaves_when_it_is_imported_is_no_model(served: tuple[ModelServer, Path]) -> None:

@@ -29,7 +29,7 @@ from idunno_model_server.package_data import data_file
 from idunno_model_server.package_index import read_pip_settings
 from idunno_model_server.packages import OpenedPackage, open_package
 from idunno_model_server.statistics import InferTimes
-from idunno_model_server.training_run import train_model
+from idunno_model_server.training_result import train_model
 
 TEXTS = ("the cat sleeps", "the dog runs fast", "cat", "a dog sleeps", "the cat runs", "dog " * 20)
 

@@ -85,3 +85,24 @@ def test_systemd_takes_the_unit_with_the_drop_in(root, unit):
     words = ["systemd-analyze", "security", "--offline=true", "--threshold=25", file]
     exposed = subprocess.run(words, capture_output=True, text=True, check=False)
     assert exposed.returncode == 0, exposed.stdout[-300:]
+
+
+@pytest.mark.parametrize(
+    ("nvidia_smi", "reason"),
+    [
+        (None, "nvidia-smi is not on the PATH"),
+        ("echo 'NVIDIA-SMI has failed'; exit 9", "nvidia-smi says 'NVIDIA-SMI has failed'"),
+        ("echo 'No devices were found'", "nvidia-smi lists none"),
+    ],
+)
+def test_without_a_gpu_the_script_that_tests_one_says_so_in_one_sentence(tmp_path, nvidia_smi, reason):
+    for program in ("bash", "dirname", "timeout"):
+        (tmp_path / program).symlink_to(shutil.which(program))
+    if nvidia_smi is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{nvidia_smi}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        (tmp_path / "sh").symlink_to(shutil.which("sh"))
+    environment = {"PATH": str(tmp_path)}
+    done = subprocess.run([SCRIPTS / "test-gpu.sh"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"test-gpu.sh: there is no GPU to test: {reason}\n"

@@ -29,6 +29,7 @@ from .dialect import ReadOptions
 from .environments import Environments
 from .errors import ApiError, ModelFailure, ParameterError, RunnerError, RunnerNotReadyError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
+from .gpus import Gpus
 from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
 from .http_response import ERROR_HANDLERS, json_response
 from .inference_pool import InferencePool
@@ -36,7 +37,7 @@ from .models import Model, registry
 from .models.description import ModelDescription
 from .packages import Packages
 from .parameters import Value, resolve
-from .process_memory import ProcessMemory
+from .process_memory import MIB, ProcessMemory
 from .repository import RETRY_AFTER_S, LoadedModel, ModelEntry, Repository
 from .runners.host import RunnerHost
 from .runners.process_family import Families
@@ -78,7 +79,10 @@ class Server:
         families = Families()
         host = RunnerHost(RunnerLimits(limits.threads), families)
         packages, environments = Packages(packages_dir), Environments(work_dir / "environments", families)
-        self.repository = Repository(predefined, found.models, store, self.pool, host, packages, environments)
+        self.gpus = Gpus(families)
+        self.repository = Repository(
+            predefined, found.models, store, self.pool, host, packages, environments, self.gpus
+        )
         self.training = TrainingTasks(work_dir, models_dir, families)
 
     # --- health and metadata ---
@@ -204,6 +208,17 @@ class Server:
         ]
         broken = [{"file": str(broken.file), "reason": broken.reason} for broken in self.broken]
         return json_response({"models": rows, "broken": broken})
+
+    async def runners(self, _request: Request) -> Response:
+        """The GPUs, and the processes that run models: what a member polls."""
+        shown = ("version", "device", "state", "pid")
+        rows = [
+            {"model": entry.name, **{key: runner[key] for key in shown}, "memory_mib": runner["memory_bytes"] // MIB}
+            for entry in self.repository.entries.values()
+            for runner in entry.runners()
+        ]
+        devices = [gpu.as_json() for gpu in await self.gpus.read()]
+        return json_response({"devices": devices, "runners": rows})
 
     async def failures(self, request: Request) -> Response:
         """Why the model's code failed lately."""
@@ -336,6 +351,7 @@ def _routes(server: Server) -> list[Route]:
         Route("/v2/repository/models/{model}/unload", server.unload, methods=["POST"]),
         Route(FAULTS_PATH, server.refuse_faults, methods=["GET", "POST"]),
         Route("/idunno/models", server.models),
+        Route("/idunno/runners", server.runners),
         Route("/idunno/models/{model}/failures", server.failures),
         Route("/idunno/models/{model}/parameters", server.check_parameters, methods=["POST"]),
         Route("/idunno/models/{model}/versions/{version}/parameters", server.check_parameters, methods=["POST"]),

@@ -33,7 +33,7 @@ from .images import image_files
 from .models import Model, Runner, registry
 from .os_process import one_thread_per_library
 from .statistics import InferTimes
-from .training_run import train_model
+from .training_result import train_model
 from .user_code import row_reason
 
 START_S_MAX = 120

@@ -29,7 +29,7 @@ from .open_inference import HEADER_LENGTH, INPUT
 from .os_process import one_thread_per_library
 from .package_data import NEWSGROUPS_TEST, newsgroups_posts
 from .statistics import InferTimes
-from .training_run import train_model
+from .training_result import train_model
 
 MODEL = "newsgroups-linear"
 VERSION = "0" * 8

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .devices import resolve_device
+from .devices import CPU, resolve_device
 from .errors import MemoryShortageError, ModelLoadError, OutputError, RowError
 from .json_codec import JSONDecodeError, loads
 from .model_threads import ModelThreads, predict
@@ -62,6 +62,16 @@ class BatchSize:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """How a model was opened, for who tries it."""
+
+    load_s: float = 0.0
+    canary_s: float = 0.0
+    canary: bytes | None = None
+    """What it has answered."""
+
+
+@dataclass(frozen=True)
 class Execution:
     """A loaded model, ready to be called."""
 
@@ -72,6 +82,7 @@ class Execution:
     threads: ModelThreads | None = None
     memory_bytes: int = 0
     """By how much loading it enlarged this process."""
+    opening: Opening = Opening()
 
     def with_parameters(self, parameters: Mapping[str, Value]) -> Execution:
         """For one request. Raises ModelFailure."""
@@ -142,10 +153,11 @@ def open_model(model: Model, artefact: Path) -> Execution:
     """
     kind = type(model)
     file = inspect.getsourcefile(kind)
-    resolve_device(kind.device)
-    _require_memory(model)
+    if resolve_device(kind.device) == CPU:
+        _require_memory(model)
     before = rss_bytes()
     threads = ModelThreads(model.name, kind.concurrency, is_async=is_async(kind)) if kind.concurrency else None
+    start_s = time.perf_counter()
     try:
         runner: object = threads.run(model.load, artefact) if threads else model.load(artefact)
         if not isinstance(runner, Runner):
@@ -159,11 +171,13 @@ def open_model(model: Model, artefact: Path) -> Execution:
         raise model_failure(error, file) from None
     if canary is not None and not isinstance(canary, bytes):
         raise ModelLoadError(f"canary returned {type(canary).__name__}, not bytes")
+    loaded_s = time.perf_counter()
     size = kind.batch_max if type(runner).answers_batches() else 1
     execution = Execution(runner, file, BatchSize(size), threads)
     if canary is not None:
         _require_answer(execution, canary)
-    return replace(execution, memory_bytes=max(0, rss_bytes() - before))
+    opening = Opening(loaded_s - start_s, time.perf_counter() - loaded_s, canary)
+    return replace(execution, memory_bytes=max(0, rss_bytes() - before), opening=opening)
 
 
 def _require_memory(model: Model) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from .errors import MissingPackageError
 from .images import image_files
 from .models import registry
-from .training_run import train_model
+from .training_result import train_model
 
 
 @dataclass(frozen=True)

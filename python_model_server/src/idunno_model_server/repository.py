@@ -21,16 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from .artefact_store import ArtefactStore, check_version
+from .devices import CPU
 from .environments import Environments
 from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError, RunnerError
 from .execution import open_model
 from .failures import RecentFailures
 from .freed_memory import return_freed_memory
+from .gpus import ANYWHERE, Gpus, Place
 from .inference_pool import InferencePool
 from .models import Model
 from .models.description import ModelDescription
 from .packages import FILES, Packages, require_requirements
 from .runners.host import RunnerHost
+from .runners.replicas import NewRunner, Replicas
 from .runners.supervised_runner import START_ERRORS, SupervisedRunner
 from .serving import InServer, Serving
 from .statistics import ModelStatistics
@@ -111,8 +114,11 @@ class ModelEntry:
 
     def runners(self) -> list[dict[str, Any]]:
         """The processes of its versions."""
-        shown = [(loaded.version, loaded.serving.as_json()) for loaded in self.versions.values()]
-        return [{"version": version, **process} for version, process in shown if process is not None]
+        return [
+            {"version": loaded.version, **process}
+            for loaded in self.versions.values()
+            for process in loaded.serving.runners()
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """One element of the repository index."""
@@ -136,6 +142,7 @@ class Repository:
         host: RunnerHost,
         packages: Packages,
         environments: Environments,
+        gpus: Gpus,
     ) -> None:
         self.entries = {
             name: ModelEntry(name, ModelDescription.of(model), model, name in predefined)
@@ -146,6 +153,7 @@ class Repository:
         self._pool = pool
         self._host = host
         self._environments = environments
+        self._gpus = gpus
         self._loads: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._one_load_here = asyncio.Lock()
 
@@ -227,11 +235,12 @@ class Repository:
                 execution = await asyncio.to_thread(open_model, model, self.store.path(model, version))
                 serving = InServer(execution, self._pool)
                 return LoadedModel(entry, ModelDescription.of(model), version, serving)
-        runner, environment = await self._runner(entry.name, model, version)
-        return LoadedModel(entry, await runner.open(), version, runner, environment)
+        new_runner, environment = await self._new_runner(entry.name, model, version)
+        replicas = Replicas(self._gpus, new_runner)
+        return LoadedModel(entry, await replicas.open(), version, replicas, environment)
 
-    async def _runner(self, name: str, model: Model | None, version: str) -> tuple[SupervisedRunner, str | None]:
-        """A runner that is not started yet, and the key of its environment. Raises PackageError."""
+    async def _new_runner(self, name: str, model: Model | None, version: str) -> tuple[NewRunner, str | None]:
+        """What makes its runners, and the key of their environment. Raises PackageError."""
         source, python, key = {"name": name}, Path(sys.executable), None
         if model is not None:
             source |= {"file": inspect.getfile(type(model)), "artefact": str(self.store.path(model, version))}
@@ -243,7 +252,12 @@ class Repository:
                 require_requirements(folder)
             else:
                 python = await self._environments.python(key, folder / FILES, self._environments_in_use())
-        return SupervisedRunner(self._host, f"model {name} version {version[:12]}", python, source), key
+
+        def new_runner(place: Place) -> SupervisedRunner:
+            title = f"model {name} version {version[:12]}" + ("" if place.device == CPU else f" on {place.device}")
+            return SupervisedRunner(self._host, title, python, source, place)
+
+        return new_runner, key
 
     def _environments_in_use(self) -> set[str]:
         loaded = (loaded for entry in self.entries.values() for loaded in entry.versions.values())
@@ -254,8 +268,8 @@ class Repository:
         if not NAME.fullmatch(name):
             raise ApiError(400, f"{name!r} cannot be the name of a model")
         try:
-            runner, _ = await self._runner(name, None, check_version(version))
-            await runner.check()
+            new_runner, _ = await self._new_runner(name, None, check_version(version))
+            await new_runner(ANYWHERE).check()
         except START_ERRORS as error:
             raise ApiError(400, str(error)) from None
 

@@ -32,8 +32,8 @@ class Serving(Protocol):
     async def end(self) -> None:
         """Frees what it has. Requests that run are finished first."""
 
-    def as_json(self) -> dict[str, Any] | None:
-        """Its process, if it has one of its own."""
+    def runners(self) -> list[dict[str, Any]]:
+        """Its processes, if it has any of its own."""
 
 
 class InServer:
@@ -62,5 +62,5 @@ class InServer:
     async def end(self) -> None:
         return
 
-    def as_json(self) -> None:
-        return None
+    def runners(self) -> list[dict[str, Any]]:
+        return []

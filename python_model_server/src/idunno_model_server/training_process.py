@@ -32,7 +32,8 @@ from .models import Model, registry
 from .os_process import die_with_parent, one_thread_per_library
 from .runners.process_family import Families, family_process
 from .training_data import Dataset
-from .training_run import Progress, TrainingResult, train_model
+from .training_result import TrainingResult, train_model
+from .training_run import Progress
 from .user_code import model_failure
 from .user_models import default_folder, discover
 

@@ -1,22 +1,12 @@
-"""One training run in this process: the `run` argument of a model's `train`, and the checks on its results.
-
-A run writes one file, the artefact, and returns figures, the metrics. Both depend on the dataset and seed alone.
-"""
+"""The `run` argument of a model's `train`: where it writes, its seed, and what it reports."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from .errors import TrainingError
-
-if TYPE_CHECKING:
-    from .models.base import Model
-    from .training_data import Dataset
+from typing import Any
 
 METRICS_MAX = 64
 
@@ -32,14 +22,6 @@ class Progress:
     def as_json(self) -> dict[str, Any]:
         fraction = round(self.step / self.steps, 6) if self.steps else 0.0
         return {"fraction": fraction, "step": self.step, "steps": self.steps, "metrics": self.metrics}
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The artefact and metrics of a finished run."""
-
-    artefact: Path
-    metrics: dict[str, float]
 
 
 class TrainingRun:
@@ -73,19 +55,3 @@ def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
             raise ValueError(f"metric {name!r} is {number}: names must be strings and figures finite")
         checked[name] = number
     return checked
-
-
-def train_model(
-    model: Model,
-    out_dir: Path,
-    seed: int = 0,
-    dataset: Dataset | None = None,
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
-) -> TrainingResult:
-    """Trains a model into `out_dir` and checks the result. Raises TrainingError if there is no artefact."""
-    random.seed(seed)  # for models that use the global generator without seeding it
-    run = TrainingRun(seed, out_dir / f"{model.name}{model.suffix}", on_progress)
-    metrics = checked_metrics(model.train(dataset, run) or {})
-    if not run.artefact.is_file() or run.artefact.stat().st_size == 0:
-        raise TrainingError(f"train of model {model.name} did not write run.artefact")
-    return TrainingResult(run.artefact, metrics)

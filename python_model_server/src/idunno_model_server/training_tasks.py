@@ -21,7 +21,8 @@ from .errors import ApiError, MissingPackageError
 from .models import Model
 from .runners.process_family import Families
 from .training_process import METRICS_FILE, TrainingRequest, train_in_process
-from .training_run import Progress, TrainingResult
+from .training_result import TrainingResult
+from .training_run import Progress
 from .user_code import model_failure
 
 TASKS_MAX = 32

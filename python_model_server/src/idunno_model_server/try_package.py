@@ -1,50 +1,162 @@
-"""Tries a package without a cluster, for `idunno model test`: makes a model of it, loads it, and has it answer inputs.
+"""Tries a package without a cluster, for `idunno model test`: makes its environment and starts its runner as a member
+would, and has that answer inputs.
 
-Standard output gets one line of JSON: {"load_s", "answers": [{"input", "answer" or "error", "ms"}]}, or {"failed",
-"traceback"} and exit code 1. What the model's own code prints goes to standard error.
+    python -m idunno_model_server.try_package [--no-environment] FOLDER NAME [INPUT...]
+
+Standard output gets one line of JSON, `Tried`; or {"failed", "traceback"} and exit code 1. What the model's own code
+prints goes to standard error.
+
+Environments are kept in the user's cache, as many as a member keeps of those that nothing uses. Two tries at once do
+not share it: the second makes an environment of its own, and deletes it.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import fcntl
 import json
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
+from .bytes_tensor import join_rows, split_rows
+from .environments import FOLDER, Environments
+from .errors import MemoryShortageError, ModelFailure, ModelLoadError, PackageError, RunnerError
+from .json_codec import dumps, loads
+from .lock_environment import LockError, lock_environment
+from .os_process import become_subreaper, one_thread_per_library
+from .packages import FILES, REQUIREMENTS, require_requirements
+from .runners.host import RunnerHost
+from .runners.process_family import Families
+from .runners.runner_process import RunnerLimits, RunnerProcess
+from .statistics import COMPUTE
 
-from .errors import MemoryShortageError, ModelFailure, ModelLoadError, PackageError, RowError
-from .execution import Execution, open_model
-from .os_process import one_thread_per_library
-from .packages import open_package, require_requirements
-from .statistics import InferTimes
-from .user_code import row_reason
+DIGITS = 3
 
 
-def try_package(folder: Path, name: str, files: list[Path]) -> dict[str, Any]:
-    """Raises PackageError, ModelLoadError, MemoryShortageError, ModelFailure, and OSError for an input."""
-    require_requirements(folder, f"To try the model here, install this for {sys.executable}")
-    package = open_package(folder, name)
-    start = time.perf_counter()
-    execution = open_model(package.model, package.manifest)
-    load_s = time.perf_counter() - start
+@dataclass(frozen=True)
+class TriedEnvironment:
+    """What the requirements became."""
+
+    packages: int
+    bytes: int
+    lock_s: float
+    """To lock them, and fetch the wheels."""
+    build_s: float
+    """To make the environment; next to nothing if it was there."""
+
+
+@dataclass(frozen=True)
+class TriedInput:
+    """An input, with its answer or why it was refused."""
+
+    input: str
+    answer: Any
+    error: str | None
+    ms: float
+    """All that it took; the rest of it is the way to the runner and back."""
+    decode_ms: float
+    predict_ms: float
+    encode_ms: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a try found. Where time goes: the environment, the start (Python, and what the code imports), `setup` or
+    `load`, the canary, and each input.
+    """
+
+    environment: TriedEnvironment | None
+    """None if the model runs beside the model server."""
+    start_s: float
+    load_s: float
+    canary_s: float
+    """To answer the canary, alone and twice in one batch."""
+    answers: list[TriedInput]
+
+
+async def try_package(folder: Path, name: str, files: list[Path], *, in_environment: bool = True) -> Tried:
+    """Raises PackageError, LockError, ModelLoadError, MemoryShortageError, ModelFailure, RunnerError, and OSError."""
     inputs = [(str(path), path.read_bytes()) for path in files]
-    canary = package.model.canary()
-    if canary is not None:
-        inputs.insert(0, ("canary", canary))
-    return {"load_s": round(load_s, 3), "answers": [_answer(execution, title, row) for title, row in inputs]}
+    families = Families()
+    host = RunnerHost(RunnerLimits(threads=1), families)
+    with tempfile.TemporaryDirectory(prefix="idunno-model-test-") as scratch, _environments_folder() as root:
+        environment, python = None, Path(sys.executable)
+        if in_environment and (folder / FILES / REQUIREMENTS).is_file():
+            environment, python = await _environment(folder, Path(scratch), Environments(root, families))
+        if environment is None:
+            require_requirements(folder, f"To try the model here, install this for {sys.executable}")
+        try:
+            return await _tried(host, folder, name, environment, python, inputs)
+        finally:
+            await host.close()
 
 
-def _answer(execution: Execution, title: str, row: bytes) -> dict[str, Any]:
-    start = time.perf_counter()
-    (answer,) = execution.answer([row], InferTimes())
-    ms = round((time.perf_counter() - start) * 1000, 3)
-    if isinstance(answer, RowError):
-        return {"input": title, "error": row_reason(answer).decode(), "ms": ms}
-    return {"input": title, "answer": orjson.loads(answer), "ms": ms}
+async def _environment(folder: Path, scratch: Path, environments: Environments) -> tuple[TriedEnvironment | None, Path]:
+    """None if the requirements are only comments."""
+    start_s = time.perf_counter()
+    locked = await asyncio.to_thread(lock_environment, folder / FILES / REQUIREMENTS, scratch / FOLDER)
+    locked_s = time.perf_counter()
+    key = environments.key(scratch) if locked["packages"] else None
+    if key is None:
+        return None, Path(sys.executable)
+    python = await environments.python(key, scratch, ())
+    times = (round(locked_s - start_s, DIGITS), round(time.perf_counter() - locked_s, DIGITS))
+    return TriedEnvironment(locked["packages"], locked["bytes"], *times), python
+
+
+async def _tried(
+    host: RunnerHost,
+    folder: Path,
+    name: str,
+    environment: TriedEnvironment | None,
+    python: Path,
+    inputs: list[tuple[str, bytes]],
+) -> Tried:
+    begin_s = time.perf_counter()
+    process = await host.start("", python)
+    await process.open({"name": name, "package": str(folder), "load": True})
+    opened_s = time.perf_counter() - begin_s
+    opening = process.opening
+    if opening.canary is not None:
+        inputs = [("canary", opening.canary), *inputs]
+    answers = [await _answer(process, title, row) for title, row in inputs]
+    start_s = opened_s - opening.load_s - opening.canary_s
+    start_s, load_s, canary_s = (round(value, DIGITS) for value in (start_s, opening.load_s, opening.canary_s))
+    return Tried(environment, start_s, load_s, canary_s, answers)
+
+
+async def _answer(process: RunnerProcess, title: str, row: bytes) -> TriedInput:
+    start = time.perf_counter_ns()
+    answer = await process.infer(join_rows([row]), 1, None)
+    took = time.perf_counter_ns() - start
+    ms = [round(ns / 1e6, DIGITS) for ns in (took, *(answer.times.compute_ns[name] for name in COMPUTE))]
+    (output,), (error,) = (split_rows(memoryview(join_rows(rows))) for rows in answer.tensors.values())
+    if error:
+        return TriedInput(title, None, bytes(error).decode(), *ms)
+    return TriedInput(title, loads(output), None, *ms)
+
+
+@contextlib.contextmanager
+def _environments_folder() -> Iterator[Path]:
+    """Where environments are kept; a temporary folder if another try is using that."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idunno"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "environments.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with tempfile.TemporaryDirectory(prefix="idunno-environments-") as folder:
+                yield Path(folder)
+        else:
+            yield cache / "environments"
 
 
 def main() -> int:
@@ -52,21 +164,30 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder with manifest.json and files/")
     parser.add_argument("name", help="the model's name")
     parser.add_argument("inputs", type=Path, nargs="*", help="files, each of which is an input")
+    parser.add_argument("--no-environment", action="store_true", help="run it in this Python's environment")
     arguments = parser.parse_args()
     one_thread_per_library()
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    sys.set_int_max_str_digits(0)  # answers have integers of any size
+    if sys.platform == "linux":
+        become_subreaper()  # of what the model's processes leave behind
+    in_environment = not arguments.no_environment
     failed: dict[str, Any]
     try:
-        result = try_package(arguments.folder, arguments.name, arguments.inputs)
+        tried = asyncio.run(
+            try_package(arguments.folder, arguments.name, arguments.inputs, in_environment=in_environment)
+        )
     except ModelFailure as failure:
         failed = {"failed": failure.message, "traceback": failure.traceback}
+    except LockError as error:
+        failed = {"failed": f"{REQUIREMENTS} cannot be locked: {error}", "traceback": ""}
+    except RunnerError as error:
+        failed = {"failed": f"the model's process ended: {error}", "traceback": ""}
     except (PackageError, ModelLoadError, MemoryShortageError, OSError) as error:
         failed = {"failed": str(error), "traceback": ""}
     else:
-        print(json.dumps(result), file=out, flush=True)
+        print(dumps(asdict(tried)).decode(), flush=True)
         return 0
-    print(json.dumps(failed), file=out, flush=True)
+    print(json.dumps(failed), flush=True)
     return 1
 
 

@@ -38,6 +38,12 @@ def _shipped(cluster: idunno.LocalCluster) -> None:
     client.add_model(models.lengths)
 
 
+def is_asleep(pid: int) -> bool:
+    """Whether the main thread of a process waits for something, rather than running or being about to."""
+    state = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "S"
+
+
 @pytest.mark.parametrize("wait", ["job.wait()", "list(job.results())", "client.train('newsgroups-linear', seed=9)"])
 def test_ctrl_c_ends_a_wait_at_once_and_the_job_goes_on(
     cluster: idunno.LocalCluster, client: idunno.Client, wait: str
@@ -47,7 +53,7 @@ def test_ctrl_c_ends_a_wait_at_once_and_the_job_goes_on(
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "waits\n"
-        time.sleep(0.3)  # It is somewhere in its wait.
+        until("it waits", lambda: is_asleep(child.pid), 30)
         sent = time.time()
         child.send_signal(signal.SIGINT)
         at, kind, *words = child.stdout.readline().split()

@@ -7,7 +7,8 @@ use idunno_shared::wire::control::ModelView;
 use idunno_shared::wire::jobs;
 use idunno_shared::wire::resources;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::document::documents;
 use super::words::ModelState;
@@ -102,27 +103,53 @@ pub struct ModelDetails {
 }
 
 /// `model test`: what a model that was tried on this machine answered.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TestedModel {
     /// The runtime that loaded it.
     pub runtime: String,
+    /// The environment of its requirements; none if it ran beside the model server.
+    pub environment: Option<TestedEnvironment>,
+    /// How long its process took to start and to import its code, in seconds.
+    pub start_s: f64,
     /// How long loading it took, in seconds.
     pub load_s: f64,
+    /// How long it took to answer its canary, alone and twice in one batch, in seconds.
+    pub canary_s: f64,
     /// The inputs, in the order given; the canary comes first.
     pub answers: Vec<TestedInput>,
 }
 
+/// What the requirements of a model that was tried became.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TestedEnvironment {
+    /// How many wheels it has.
+    pub packages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long it took to lock the requirements and to fetch the wheels, in seconds.
+    pub lock_s: f64,
+    /// How long it took to make the environment, in seconds; next to nothing if it was there.
+    pub build_s: f64,
+}
+
 /// An input of a model that was tried.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TestedInput {
     /// Its file, or `canary`.
     pub input: String,
-    /// The answer.
-    pub answer: Option<serde_json::Value>,
+    /// The answer, as the model wrote it.
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub answer: Option<Box<RawValue>>,
     /// Why the model refused it.
     pub error: Option<String>,
     /// How long it took, in milliseconds.
     pub time_ms: f64,
+    /// How long `decode` took, in milliseconds.
+    pub decode_ms: f64,
+    /// How long `predict` took, in milliseconds.
+    pub predict_ms: f64,
+    /// How long `encode` took, in milliseconds.
+    pub encode_ms: f64,
 }
 
 /// A file of a package.

@@ -91,7 +91,8 @@ pub enum ModelVerb {
     },
     /// Try a model of your own on this machine, without a cluster: load it, and show its answers
     ///
-    /// Each input is a file; the model's canary comes first. If the model fails, its traceback is shown.
+    /// Each input is a file; the model's canary comes first. What a requirements.txt names is installed into an environment
+    /// of the package's own, as members do it. If the model fails, its traceback is shown.
     #[command(after_help = "Example:\n  idunno model test ./my-model question.txt --python .venv/bin/python")]
     Test {
         /// The folder or file
@@ -103,6 +104,9 @@ pub enum ModelVerb {
         /// A Python that has the model server
         #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PATH", default_value = "python3")]
         python: PathBuf,
+        /// Run it beside the model server, where all that requirements.txt names must be installed
+        #[arg(long)]
+        no_environment: bool,
     },
     /// Remove a model that was added, from the store and from all members
     #[command(after_help = "Example:\n  idunno model rm backwards")]

@@ -38,7 +38,9 @@ pub async fn run(session: &Session, verb: ModelVerb) -> Result<Answer, Failure> 
         }
         ModelVerb::Ls => models::models(session).await,
         ModelVerb::Show { model } => show(session, &model).await,
-        ModelVerb::Test { path, inputs, python } => try_package::run(path, inputs, python).await,
+        ModelVerb::Test { path, inputs, python, no_environment } => {
+            try_package::run(path, inputs, python, !no_environment).await
+        }
         ModelVerb::Rm { model, force } => remove(session, model, force).await,
     }
 }

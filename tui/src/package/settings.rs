@@ -18,6 +18,8 @@ pub enum Runtime {
     /// A text encoder in a folder that sentence-transformers saved.
     #[serde(rename = "sentence-transformers")]
     SentenceTransformers,
+    /// A network in a folder that transformers saved.
+    Transformers,
     /// A fitted pipeline of scikit-learn in a file of skops.
     Sklearn,
     /// A network in an ONNX file.
@@ -30,13 +32,14 @@ pub enum Runtime {
 
 impl Runtime {
     /// By what runtimes are recognised, for messages.
-    pub const SIGNS: &str = "model.py, a single .py file, modules.json, a single .skops or .onnx file, a program called 'run' nor a table [openai] in model.toml";
+    pub const SIGNS: &str = "model.py, a single .py file, modules.json, a single .skops or .onnx file, config.json with tokenizer.json and .safetensors, a program called 'run' nor a table [openai] in model.toml";
 
     /// Its name in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Python => "python",
             Self::SentenceTransformers => "sentence-transformers",
+            Self::Transformers => "transformers",
             Self::Sklearn => "sklearn",
             Self::Onnx => "onnx",
             Self::Command => "command",
@@ -94,6 +97,9 @@ pub struct Settings {
     /// `sklearn`: types beyond those of scikit-learn and numpy that the file may have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     trusted: Vec<String>,
+    /// `transformers`: what the network does, if config.json does not show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<String>,
     /// An input that the model must answer before it gets work.
     #[serde(skip_serializing_if = "Option::is_none")]
     canary: Option<String>,
@@ -216,6 +222,11 @@ impl Settings {
         {
             return Ok((Runtime::Onnx, entry));
         }
+        if may_be(Runtime::Transformers)
+            && let Some(entry) = find_network(files)
+        {
+            return Ok((Runtime::Transformers, entry));
+        }
         if may_be(Runtime::Command)
             && let Some(entry) = find_program(files)
         {
@@ -244,6 +255,13 @@ fn find_python(shown: &Path, files: &Files) -> Result<Option<FileName>, LocalPac
 /// The file of this name at the top of the package.
 fn at_top(files: &Files, wanted: &str) -> Option<FileName> {
     files.keys().find(|name| name.as_str() == wanted).cloned()
+}
+
+/// What describes a network that transformers saved, if the folder has all that such a network needs.
+fn find_network(files: &Files) -> Option<FileName> {
+    at_top(files, "tokenizer.json")?;
+    files.keys().find(|name| !name.as_str().contains('/') && name.as_str().ends_with(".safetensors"))?;
+    at_top(files, "config.json")
 }
 
 /// A program called `run`, or one that is alone.

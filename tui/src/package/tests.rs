@@ -89,12 +89,36 @@ fn what_a_folder_holds_says_what_runs_it() {
         (&[("pipeline.skops", "x"), ("notes.txt", "")], Runtime::Sklearn, "pipeline.skops"),
         (&[("network.onnx", "x")], Runtime::Onnx, "network.onnx"),
         (&[("model.py", ""), ("pipeline.skops", "x")], Runtime::Python, "model.py"),
+        (
+            &[("config.json", "{}"), ("model-00001-of-00002.safetensors", "x"), ("tokenizer.json", "{}")],
+            Runtime::Transformers,
+            "config.json",
+        ),
+        (
+            &[("config.json", "{}"), ("a.safetensors", "x"), ("tokenizer.json", "{}"), ("a.onnx", "x")],
+            Runtime::Onnx,
+            "a.onnx",
+        ),
+        (
+            &[
+                ("config.json", "{}"),
+                ("a.safetensors", "x"),
+                ("tokenizer.json", "{}"),
+                ("modules.json", "[]"),
+                ("model.toml", "runtime = \"transformers\"\ntask = \"feature-extraction\""),
+            ],
+            Runtime::Transformers,
+            "config.json",
+        ),
         (&[("a.skops", "x"), ("model.toml", "trusted = [\"mine.Step\"]")], Runtime::Sklearn, "a.skops"),
     ] {
         let package = opened(files).unwrap();
         assert_eq!((package.runtime, package.entry.as_str()), (runtime, entry), "{files:?}");
     }
     assert!(refused(&[("a.skops", "x"), ("b.skops", "x")]).contains("several files of skops at its top"));
+    assert!(
+        refused(&[("config.json", "{}"), ("tokenizer.json", "{}")]).contains("does not show what runs it")
+    );
 }
 
 #[test]

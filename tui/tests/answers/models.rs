@@ -3,11 +3,11 @@
 use idunno_console::answer::document::List;
 use idunno_console::answer::models::{
     AddedModel, Model, ModelAtMember, ModelDetails, Package, PackageFile, RemovedModel, Runner,
-    StoppedTraining, TestedInput, TestedModel, TrainedModels, TrainingProgress,
+    StoppedTraining, TestedEnvironment, TestedInput, TestedModel, TrainedModels, TrainingProgress,
 };
 use idunno_console::answer::words::ModelState;
 
-use serde_json::Value;
+use serde_json::value::to_raw_value;
 
 use super::examples::{DIGEST, Examples, words};
 
@@ -96,15 +96,26 @@ pub(super) fn models_of(command: &str) -> Option<Examples> {
             files: vec![PackageFile { path: "model.py".into(), size_bytes: 1200, digest: DIGEST.into() }],
         }),
         "model test" => {
-            let input = |input: &str, answer: Option<Value>, error: Option<&str>| TestedInput {
+            let input = |input: &str, answer: Option<&str>, error: Option<&str>| TestedInput {
                 input: input.into(),
-                answer,
+                answer: answer.map(|text| to_raw_value(text).unwrap()),
                 error: error.map(Into::into),
                 time_ms: 0.25,
+                decode_ms: 0.0,
+                predict_ms: 0.125,
+                encode_ms: 0.0625,
             };
             let answers =
-                vec![input("canary", Some("olleh".into()), None), input("long.txt", None, Some("too long"))];
-            Examples::of(&TestedModel { runtime: "python".into(), load_s: 0.5, answers })
+                vec![input("canary", Some("olleh"), None), input("long.txt", None, Some("too long"))];
+            let environment = TestedEnvironment { packages: 2, bytes: 3456, lock_s: 0.75, build_s: 0.25 };
+            Examples::of(&TestedModel {
+                runtime: "python".into(),
+                environment: Some(environment),
+                start_s: 0.25,
+                load_s: 0.5,
+                canary_s: 0.125,
+                answers,
+            })
         }
         "model rm" => Examples::of(&RemovedModel { model: "backwards".into() }),
         _ => return None,

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ..bytes_tensor import join_rows, split_rows
+from ..devices import CPU, UNLESS_ON_GPU, resolve_device
 from ..errors import ModelFileError, PackageError
-from ..execution import Execution, open_model
+from ..execution import Execution, Opening, open_model
 from ..freed_memory import keep_freed_memory
 from ..inference_pool import InferencePool, RowQueue
 from ..models import Model
@@ -46,6 +47,7 @@ def main(descriptor: int, parent: int, threads: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     one_thread_per_library()
     keep_freed_memory()
+    sys.set_int_max_str_digits(0)  # integers of rows and answers have any size; what takes too long is ended
     os.set_inheritable(descriptor, False)  # what the model starts must not hold it
     asyncio.run(_serve(socket.socket(fileno=descriptor), threads))
 
@@ -97,7 +99,11 @@ class _Child:
             send_frame(self._connection, {"do": "refused", "error": error_as_json(error)})
         else:
             self._execution = execution
-            send_frame(self._connection, {"do": "opened", "model": ModelDescription.of(model).as_json()})
+            opening = execution.opening if execution else Opening()
+            seconds = {"load_s": opening.load_s, "canary_s": opening.canary_s}
+            device = resolve_device(type(model).device) if execution else None
+            head = {"do": "opened", "model": ModelDescription.of(model).as_json(), "device": device, **seconds}
+            send_frame(self._connection, head, [opening.canary or b""])
 
     async def _infer(self, number: int, parameters: dict[str, Any] | None, body: bytes | bytearray) -> None:
         try:
@@ -131,7 +137,8 @@ def _open(source: dict[str, Any]) -> tuple[Model, Execution | None]:
             model = open_user_model(Path(source["file"]), source["name"])
         except ModelFileError as error:
             raise PackageError(str(error)) from None
-    execution = open_model(model, artefact) if source["load"] else None
+    must_load = source["load"] is True or (source["load"] == UNLESS_ON_GPU and type(model).device == CPU)
+    execution = open_model(model, artefact) if must_load else None
     gc.collect()
     gc.freeze()  # a full collection visits every object of the model
     return model, execution

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from .process_family import Families, process_table
 from .runner_process import RunnerLimits, RunnerProcess
 
 LOOK_S = 1.0
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 class RunnerHost:
@@ -21,11 +24,11 @@ class RunnerHost:
         self._living: set[RunnerProcess] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    async def start(self, title: str, python: Path) -> RunnerProcess:
+    async def start(self, title: str, python: Path, variables: Mapping[str, str] = NO_VARIABLES) -> RunnerProcess:
         """Raises RunnerError."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
-        process = await RunnerProcess.start(title, python, self.limits)
+        process = await RunnerProcess.start(title, python, self.limits, variables)
         self._living.add(process)
         self._families.add(process.family)
         process.ended.add_done_callback(lambda _reason: self._forget(process))

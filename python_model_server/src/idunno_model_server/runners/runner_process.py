@@ -15,11 +15,14 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..devices import CPU
 from ..errors import RunnerError
+from ..execution import Opening
 from ..inference_pool import TensorAnswers
 from ..models.description import ModelDescription
 from ..process_memory import MIB
@@ -33,6 +36,7 @@ SUMMARY_CHARACTERS_MAX = 300
 STOP_S_MAX = 5.0
 OUTPUT_S_MAX = 1.0
 PROGRESS_S = 1.0
+_SECONDS = ("load_s", "canary_s")
 START = Path(__file__).with_name("start_child.py")
 
 
@@ -57,9 +61,13 @@ class RunnerProcess:
         self.title = title
         self.family = family
         self.has_answered = False
+        self.opening = Opening()
+        self.device: str | None = None
+        """What the loaded model runs on, as its process sees it; None if it is not loaded."""
         self.memory_bytes = 0
         """Of the whole family, as of the last look at it."""
-        self.output = OutputTail(lambda line: print(f"{title}: {line}", file=sys.stderr, flush=True))
+        prefix = f"{title}: " if title else ""
+        self.output = OutputTail(lambda line: print(f"{prefix}{line}", file=sys.stderr, flush=True))
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why it ended."""
         self._limits = limits
@@ -75,8 +83,8 @@ class RunnerProcess:
         self._attending: asyncio.Task[None]
 
     @classmethod
-    async def start(cls, title: str, python: Path, limits: RunnerLimits) -> RunnerProcess:
-        """Raises RunnerError if no process can be started."""
+    async def start(cls, title: str, python: Path, limits: RunnerLimits, variables: Mapping[str, str]) -> RunnerProcess:
+        """`variables` come before those of this process. Raises RunnerError if no process can be started."""
         try:
             ours, theirs = socket.socketpair()
             output_read, output_write = os.pipe()
@@ -94,7 +102,7 @@ class RunnerProcess:
                 stderr=output_write,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**_environment(python), MARK: mark, "PYTHONUNBUFFERED": "1"},
+                env={**_environment(python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
@@ -130,7 +138,10 @@ class RunnerProcess:
             about = ModelDescription.of_json(head["model"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunnerError(f"its description of the model cannot be read: {error}") from None
-        if about.limits.memory_mib is not None:
+        self.opening = _opening(self._opened.result())
+        device = head.get("device")
+        self.device = device if isinstance(device, str) else None
+        if about.limits.memory_mib is not None and self.device == CPU:
             self._memory_bytes_max = about.limits.memory_mib * MIB
         self._row_timeout_s = about.limits.row_timeout_s or 0.0
         return about
@@ -166,6 +177,11 @@ class RunnerProcess:
         reason = f"it went on for {seconds:.0f} s with rows that nobody waited for"
         loop = asyncio.get_running_loop()
         self._cancelled[number] = loop.call_later(seconds, self.tell_to_end, reason)
+
+    @property
+    def requests(self) -> int:
+        """Those that run."""
+        return len(self._pending)
 
     def tell_to_end(self, reason: str) -> None:
         """Has it killed. `ended` tells when it is gone."""
@@ -264,6 +280,11 @@ def _why(code: int) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"its process was ended by {name}" + (", probably for lack of memory" if -code == signal.SIGKILL else "")
+
+
+def _opening(frame: Frame) -> Opening:
+    load_s, canary_s = (value if isinstance(value, float) else 0.0 for value in map(frame.head.get, _SECONDS))
+    return Opening(load_s, canary_s, bytes(frame.body) or None)
 
 
 def _answers(frame: Frame, rows: int) -> TensorAnswers:

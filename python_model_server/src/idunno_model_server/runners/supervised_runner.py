@@ -9,7 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from ..devices import UNLESS_ON_GPU
 from ..errors import MemoryShortageError, ModelFailure, ModelLoadError, PackageError, RunnerError, RunnerNotReadyError
+from ..gpus import ANYWHERE, Place
 from ..inference_pool import TensorAnswers
 from ..models.description import ModelDescription
 from ..open_inference import InferRequest
@@ -32,7 +34,9 @@ class RunnerState(StrEnum):
 class SupervisedRunner:
     """See the module. Owned by the event loop."""
 
-    def __init__(self, host: RunnerHost, title: str, python: Path, source: dict[str, Any]) -> None:
+    def __init__(
+        self, host: RunnerHost, title: str, python: Path, source: dict[str, Any], place: Place = ANYWHERE
+    ) -> None:
         self.state = RunnerState.RESTARTING
         self.reason = ""
         """Why its last process ended."""
@@ -44,6 +48,7 @@ class SupervisedRunner:
         self._title = title
         self._python = python
         self._source = source
+        self._place = place
         self._restarts = Restarts()
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
@@ -57,18 +62,32 @@ class SupervisedRunner:
         self._keeping = asyncio.create_task(self._keep(process))
         return about
 
+    async def open_unless_on_gpu(self) -> ModelDescription:
+        """Starts it for the first time, but not for a model that wants a GPU: then it does not run. Raises
+        START_ERRORS, and leaves nothing behind then."""
+        process, about = await self._open_process(UNLESS_ON_GPU)
+        if process.device is None:
+            await process.kill("it wants a GPU")
+            return about
+        self._run(process)
+        self._keeping = asyncio.create_task(self._keep(process))
+        return about
+
     async def check(self) -> None:
         """Opens the model without loading it, in a process that ends at once. Raises START_ERRORS."""
-        process = await self._host.start(self._title, self._python)
+        process = await self._start()
         try:
             await process.open({**self._source, "load": False})
         finally:
             process.tell_to_end("it was checked")
 
-    async def _open_process(self) -> tuple[RunnerProcess, ModelDescription]:
-        process = await self._host.start(self._title, self._python)
+    async def _start(self) -> RunnerProcess:
+        return await self._host.start(self._title, self._python, self._place.variables)
+
+    async def _open_process(self, load: bool | str = True) -> tuple[RunnerProcess, ModelDescription]:
+        process = await self._start()
         try:
-            return process, await process.open({**self._source, "load": True})
+            return process, await process.open({**self._source, "load": load})
         except BaseException:
             self.lines = list(process.output.lines)
             process.tell_to_end("it was not loaded")
@@ -128,6 +147,17 @@ class SupervisedRunner:
     def memory_bytes(self) -> int:
         return self.process.memory_bytes if self.process else 0
 
+    @property
+    def requests(self) -> int:
+        """Those that run."""
+        return self.process.requests if self.process else 0
+
+    @property
+    def device(self) -> str:
+        """With the index that nvidia-smi has, if the server chose it."""
+        seen = self.process.device if self.process and self._place is ANYWHERE else None
+        return seen or self._place.device
+
     async def ready(self) -> None:
         """Waits until it runs, and has one that was given up started again. Raises RunnerError if it fails."""
         if self.state is RunnerState.FAILED:
@@ -164,6 +194,7 @@ class SupervisedRunner:
         return {
             "state": self.state,
             "pid": process.family.leader if process else None,
+            "device": self.device,
             "memory_bytes": self.memory_bytes,
             "restarts": self._restarts.count,
             "reason": self.reason,

@@ -15,6 +15,7 @@ MakeModel = Callable[[str, Path, str, Mapping[str, Any]], MadeModel]
 RUNTIMES: Mapping[str, str] = {
     "python": "python_class.python_model",
     "sentence-transformers": "sentence_embeddings.sentence_model",
+    "transformers": "transformers_folder.transformers_model",
     "sklearn": "sklearn_file.sklearn_model",
     "onnx": "onnx_file.onnx_model",
     "command": "command.command_model",

@@ -69,7 +69,7 @@ class SklearnFile(BatchModel):
     def predict(self, inputs: list[Any]) -> list[Any]:
         try:
             return self._answers(inputs)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             if len(inputs) == 1:
                 return [RowError(f"{type(error).__name__}: {error}")]
         # One row that cannot be a number, say, fails alone.
