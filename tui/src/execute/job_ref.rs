@@ -173,7 +173,7 @@ pub fn names(views: &[JobView]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use idunno_shared::wire::control::JobState;
-    use idunno_shared::wire::views::JobDetails;
+    use idunno_shared::wire::control::JobDetails;
 
     use super::*;
 

@@ -251,7 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fake = FakeServer::start().await;
         let socket = folder.path().join("fake");
-        fake.listen_at(&socket).await;
+        fake.listen_at(&socket);
         for below in [folder.path().join("short"), folder.path().join("long".repeat(50))] {
             fs::create_dir(&below).unwrap();
             let path = below.join("socket");

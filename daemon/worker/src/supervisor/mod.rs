@@ -383,7 +383,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fake = FakeServer::start().await;
         let socket = folder.path().join("fake");
-        fake.listen_at(&socket).await;
+        fake.listen_at(&socket);
         let config = ServerConfig::Supervised { python: script(folder.path(), &socket), threads: Some(1) };
         let (all, mut seen) = watch::channel(ServerStatuses::new(&config, &[]));
         let status = StatusSender { all, index: 0 };

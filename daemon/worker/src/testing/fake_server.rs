@@ -114,7 +114,7 @@ impl FakeServer {
     }
 
     /// Listens on a Unix socket, too, for as long as the test runs.
-    pub(in super::super) async fn listen_at(&self, socket: &Path) {
+    pub(in super::super) fn listen_at(&self, socket: &Path) {
         let listener = UnixListener::bind(socket).unwrap();
         let (state, held) = (Arc::clone(&self.state), self.held.subscribe());
         tokio::spawn(async move {
