@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ from idunno_model_server.models.description import Limits
 from idunno_model_server.runners.process_family import Families, process_table
 
 CODE = """
-import os, time
+import os, pathlib, time
 from idunno_model_server.api import BatchModel
 
 class Devices(BatchModel):
     def setup(self, context):
         self.seen = {"device": context.device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
     def predict(self, inputs):
-        if inputs == [b"slow"]:
-            time.sleep(2)
+        if inputs[0].startswith(b"wait in "):
+            folder = pathlib.Path(inputs[0].removeprefix(b"wait in ").decode())
+            (folder / "begun").touch()
+            while not (folder / "go").exists():
+                time.sleep(0.01)
         if inputs == [b"exit"]:
             os._exit(1)
         return [self.seen for _ in inputs]
@@ -106,7 +110,7 @@ def test_a_model_runs_where_its_memory_fits_and_sees_that_device_alone(served: t
     wait_until(lambda: report(server)["runners"][0]["memory_mib"] > 0, "the runner's memory")
 
 
-def test_several_devices_are_several_runners(served: tuple[ModelServer, Path]) -> None:
+def test_several_devices_are_several_runners(served: tuple[ModelServer, Path], tmp_path: Path) -> None:
     server, folder = served
     version = write_package(folder, {"model.py": CODE}, device="auto", memory_mib=1000)
     assert load(server, "devices", version).status_code == 200
@@ -116,15 +120,12 @@ def test_several_devices_are_several_runners(served: tuple[ModelServer, Path]) -
     assert [runner["device"] for runner in stats["runners"]] == ["cuda:0", "cuda:1"]
 
     # The runner that has less to do answers, and while one is started again, the other does.
-    async def both() -> set[str]:
-        slow = asyncio.create_task(asyncio.to_thread(ask, server, "devices", version, b"slow"))
-        seen: set[str] = set()
-        while not slow.done():
-            seen.add((await asyncio.to_thread(ask, server, "devices", version))["visible"])
-        assert (await slow)["visible"] not in seen
-        return seen
-
-    assert len(asyncio.run(both())) == 1
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, server, "devices", version, f"wait in {tmp_path}".encode())
+        wait_until((tmp_path / "begun").exists, "a busy runner")
+        seen = {ask(server, "devices", version)["visible"] for _ in range(5)}
+        (tmp_path / "go").touch()
+        assert {*seen, waiting.result()["visible"]} == {"GPU-aaaa", "GPU-bbbb"} and len(seen) == 1
     assert infer(server, "devices", version, b"exit").status_code == 500
     pids = {ask(server, "devices", version)["pid"] for _ in range(5)}
     assert pids <= {runner["pid"] for runner in runners}

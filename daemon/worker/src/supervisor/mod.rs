@@ -285,7 +285,15 @@ impl Supervisor {
 
     async fn spawn(&self, python: &PathBuf, threads: Option<u32>) -> Result<ServerProcess, ServerFailure> {
         let folder = self.folder();
+        let socket = folder.join(SOCKET);
         tokio::fs::create_dir_all(&folder).await.map_err(io_failure("create", &folder))?;
+        // Whoever answers there from now on is the process that is started here.
+        match tokio::fs::remove_file(&socket).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_failure("remove", &socket)(error));
+            }
+            _ => {}
+        }
         let log = ServerLog::begin(&folder).await.map_err(io_failure("begin the log in", &folder))?;
         let (output, input) = io::pipe().map_err(io_failure("open a pipe to the log in", &folder))?;
         let errors = input.try_clone().map_err(io_failure("open a pipe to the log in", &folder))?;
@@ -293,7 +301,7 @@ impl Supervisor {
         command
             .args(["-m", "idunno_model_server.guard", &std::process::id().to_string()])
             .arg("--socket")
-            .arg(folder.join(SOCKET))
+            .arg(&socket)
             .arg("--work-dir")
             .arg(&folder)
             .arg("--packages-dir")

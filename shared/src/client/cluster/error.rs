@@ -35,6 +35,9 @@ pub enum ClusterError {
     },
 }
 
+/// What stands between an error and the id of the operation that failed.
+const BEFORE_OPERATION: &str = " (operation ";
+
 /// How long the caller waited, if that was at least a second.
 fn within(waited: Duration) -> String {
     if waited.as_secs() == 0 { String::new() } else { format!(" within {} s", waited.as_secs()) }
@@ -50,18 +53,21 @@ impl ClusterError {
         }
     }
 
-    /// The same, with the operation's id where its outcome may be in the members' logs. A refusal that changed nothing says all
-    /// there is.
+    /// The same, with the operation's id where members may have noted it.
     pub(super) fn of_operation(mut self, op: OpId) -> Self {
         let text = match &mut self {
-            Self::Refused(refusal) if refusal.code.is_repeated() || refusal.code == RefusalCode::Internal => {
-                &mut refusal.message
-            }
+            Self::Refused(refusal) if refusal.code != RefusalCode::Forbidden => &mut refusal.message,
             Self::Unreachable { last, .. } => last,
             _ => return self,
         };
-        *text = format!("{text} (operation {op}; see 'idunno logs --grep {op}')");
+        *text = format!("{text}{BEFORE_OPERATION}{op}; see 'idunno logs --grep {op}')");
         self
+    }
+
+    /// What the cluster refused, without the operation's id: for a question whether to do it all the same.
+    pub fn refused(&self) -> Option<(&RefusalCode, &str)> {
+        let Self::Refused(Refusal { code, message }) = self else { return None };
+        Some((code, message.split_once(BEFORE_OPERATION).map_or(message, |(bare, _)| bare)))
     }
 }
 
@@ -70,20 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operation_is_named_where_its_outcome_may_be_in_a_log() {
+    fn the_operation_is_named_unless_the_caller_may_not_do_it_and_left_out_of_questions() {
         let op = OpId(0x1234, 0);
-        let text = |code| ClusterError::from(Refusal::new(code, "no")).of_operation(op).to_string();
-        for code in [RefusalCode::Unknown, RefusalCode::Internal] {
-            assert_eq!(
-                text(code),
-                "no (operation 0000000000001234; see 'idunno logs --grep 0000000000001234')"
-            );
-        }
-        for code in
-            [RefusalCode::Conflict, RefusalCode::Invalid, RefusalCode::NotFound, RefusalCode::Forbidden]
-        {
-            assert_eq!(text(code), "no");
-        }
+        let refused = |code| ClusterError::from(Refusal::new(code, "it exists")).of_operation(op);
+        let conflict = refused(RefusalCode::Conflict);
+        let text = "it exists (operation 0000000000001234; see 'idunno logs --grep 0000000000001234')";
+        assert_eq!(conflict.to_string(), text);
+        assert_eq!(conflict.refused(), Some((&RefusalCode::Conflict, "it exists")));
+        assert_eq!(refused(RefusalCode::Forbidden).to_string(), "it exists");
     }
 
     #[test]

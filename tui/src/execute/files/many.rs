@@ -132,10 +132,8 @@ pub async fn transfer(session: &Session, transfer: Transfer) -> Result<Answer, F
 
 /// A target that exists may be confirmed.
 fn refused(error: ClusterError, force: bool) -> Failure {
-    match &error {
-        ClusterError::Refused(refusal) if refusal.code == RefusalCode::Conflict && !force => {
-            Failure::unconfirmed(refusal.message.clone(), "--force")
-        }
+    match error.refused() {
+        Some((RefusalCode::Conflict, why)) if !force => Failure::unconfirmed(why, "--force"),
         _ => error.into(),
     }
 }
