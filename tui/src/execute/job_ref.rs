@@ -172,8 +172,8 @@ pub fn names(views: &[JobView]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use idunno_shared::wire::control::JobState;
     use idunno_shared::wire::control::JobDetails;
+    use idunno_shared::wire::control::JobState;
 
     use super::*;
 
