@@ -3,9 +3,9 @@
 //! Under [`folders::S3`] lie the buckets that have no file yet, and uploads: their record, which is an empty file with the attributes that
 //! the object will have, and their parts.
 
+use idunno_shared::folders::{self, S3_UPLOADS};
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, NameError};
-use idunno_shared::folders::{self, S3_UPLOADS};
 use idunno_shared::wire::control::{Attributes, ETAG};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
