@@ -345,6 +345,7 @@ fn io_failure(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ServerF
 #[cfg(test)]
 mod tests {
     use tokio::sync::watch;
+    use tokio::task::JoinHandle;
 
     use super::*;
     use crate::testing::fake_server::FakeServer;
@@ -378,6 +379,31 @@ mod tests {
         path
     }
 
+    /// A supervisor that runs.
+    struct Started {
+        seen: watch::Receiver<ServerStatuses>,
+        request_restart: mpsc::Sender<String>,
+        stop: CancellationToken,
+        running: JoinHandle<()>,
+    }
+
+    fn start(config: ServerConfig, data_dir: &Path) -> Started {
+        let (all, seen) = watch::channel(ServerStatuses::new(&config, &[]));
+        let (request_restart, restart_requests) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let supervisor = Supervisor {
+            config,
+            data_dir: data_dir.to_owned(),
+            timing: fast(),
+            status: StatusSender { all, index: 0 },
+            restart_requests,
+            stop: stop.clone(),
+            resources_due: Instant::now(),
+            secret_variables: vec!["CARGO_MANIFEST_DIR".to_owned()],
+        };
+        Started { seen, request_restart, stop, running: tokio::spawn(supervisor.run()) }
+    }
+
     async fn until(
         statuses: &mut watch::Receiver<ServerStatuses>,
         mut wanted: impl FnMut(&ServerStatus) -> bool,
@@ -393,22 +419,7 @@ mod tests {
         let socket = folder.path().join("fake");
         fake.listen_at(&socket);
         let config = ServerConfig::Supervised { python: script(folder.path(), &socket), threads: Some(1) };
-        let (all, mut seen) = watch::channel(ServerStatuses::new(&config, &[]));
-        let status = StatusSender { all, index: 0 };
-        let (request_restart, restart_requests) = mpsc::channel(1);
-        let stop = CancellationToken::new();
-        let data_dir = folder.path().to_path_buf();
-        let supervisor = Supervisor {
-            config,
-            data_dir,
-            timing: fast(),
-            status,
-            restart_requests,
-            stop: stop.clone(),
-            resources_due: Instant::now(),
-            secret_variables: vec!["CARGO_MANIFEST_DIR".to_owned()],
-        };
-        let running = tokio::spawn(supervisor.run());
+        let Started { mut seen, request_restart, stop, running } = start(config, folder.path());
 
         until(&mut seen, |status| status.epoch == 1 && status.state == ServerState::Ready).await;
         fake.set(|script| script.live_status = 500);
@@ -431,22 +442,7 @@ mod tests {
     async fn a_python_that_cannot_start_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let config = ServerConfig::Supervised { python: folder.path().join("no-python"), threads: None };
-        let (all, mut seen) = watch::channel(ServerStatuses::new(&config, &[]));
-        let status = StatusSender { all, index: 0 };
-        let (_request_restart, restart_requests) = mpsc::channel(1);
-        let stop = CancellationToken::new();
-        let data_dir = folder.path().to_path_buf();
-        let supervisor = Supervisor {
-            config,
-            data_dir,
-            timing: fast(),
-            status,
-            restart_requests,
-            stop: stop.clone(),
-            resources_due: Instant::now(),
-            secret_variables: vec!["CARGO_MANIFEST_DIR".to_owned()],
-        };
-        let running = tokio::spawn(supervisor.run());
+        let Started { mut seen, stop, running, .. } = start(config, folder.path());
         until(
             &mut seen,
             |status| matches!(&status.state, ServerState::Down(why) if why.contains("no-python")),

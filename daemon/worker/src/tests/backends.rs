@@ -49,6 +49,14 @@ fn is_ready(report: &WorkerReport, model: &str) -> bool {
     report.models.iter().any(|(name, state)| name.as_str() == model && matches!(state, ModelState::Ready(_)))
 }
 
+async fn both_loaded(harness: &Harness) {
+    harness
+        .until("both are loaded", |state| {
+            state.reports.last().is_some_and(|report| is_ready(report, "m") && is_ready(report, "theirs"))
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn each_model_runs_on_the_server_that_answers_for_it() {
     let theirs = foreign_server().await;
@@ -82,11 +90,7 @@ async fn a_backend_that_is_down_has_a_reason_and_leaves_the_other_server_at_work
     let harness =
         Harness::with_backends(FakeServer::start().await, vec![triton(Endpoint::open(theirs.url()))]);
     order_theirs(&harness);
-    harness
-        .until("both are loaded", |state| {
-            state.reports.last().is_some_and(|report| is_ready(report, "m") && is_ready(report, "theirs"))
-        })
-        .await;
+    both_loaded(&harness).await;
     theirs.crash().await;
     let is_named = |(_, state): &(_, ModelState)| matches!(state, ModelState::Failed(why) if why.contains("backend triton"));
     harness
@@ -119,11 +123,7 @@ async fn a_failing_backend_pauses_no_other_server() {
     let harness =
         Harness::with_backends(FakeServer::start().await, vec![triton(Endpoint::open(theirs.url()))]);
     order_theirs(&harness);
-    harness
-        .until("both are loaded", |state| {
-            state.reports.last().is_some_and(|report| is_ready(report, "m") && is_ready(report, "theirs"))
-        })
-        .await;
+    both_loaded(&harness).await;
     theirs.set(|state| state.infer_status = 503);
     let grant = grant_of_theirs(&harness, 0);
     harness.coordinator.set(|state| state.grants.push_back(grant));
