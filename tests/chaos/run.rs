@@ -232,9 +232,8 @@ async fn tidied(world: &World) -> Result<(), String> {
 }
 
 fn evidence(world: &World, history: &History, outcome: &Outcome, dir: &Path) -> anyhow::Result<()> {
-    world.keep()?;
+    fs::write(dir.join("violations.txt"), format!("{:#?}\n", outcome.violations))?;
     let lines: Vec<String> = history.snapshot().iter().map(line).collect();
     fs::write(dir.join("history.txt"), lines.join("\n"))?;
-    fs::write(dir.join("violations.txt"), format!("{:#?}\n", outcome.violations))?;
-    Ok(())
+    world.keep()
 }

@@ -314,15 +314,15 @@ fn member(parts: &Parts, index: usize, introducer: SocketAddr, has_network: bool
     Ok(Member { daemon, disk, disk_state: DiskState::Normal, life: 1, node: None })
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory with the files and directories that are in it. Sockets stay.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)?.flatten() {
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
+        let (source, target, kind) = (entry.path(), to.join(entry.file_name()), entry.file_type()?);
+        if kind.is_dir() {
             copy(&source, &target)?;
-        } else {
-            fs::copy(&source, &target)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target).with_context(|| format!("cannot keep {}", source.display()))?;
         }
     }
     Ok(())

@@ -8,9 +8,10 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::run;
 
-/// The 256 MiB that placement requires to be free, and what clients store in an hour: about 300 MB in four copies on seven
-/// members, and what waits to be collected. A cluster whose disks are full cannot heal.
-const SIZE: &str = "size=640m";
+/// The 256 MiB that placement requires to be free, and what clients store in an hour, all of which lies on each of four members
+/// while three are gone: about 400 MB if the programs are optimised, and what waits to be collected. A cluster whose disks are
+/// full cannot heal.
+const SIZE: &str = "size=1g";
 /// First allocation when the disk is filled, in bytes; halved until it reaches [`PIECE_MIN`].
 const PIECE_MAX: u64 = 64 << 20;
 const PIECE_MIN: u64 = 4096;
