@@ -77,9 +77,13 @@ pub fn weights(state: &State, inputs: &mut InputCache, lease: Lease) -> Vec<usiz
     };
     // What lies between two records is read, too.
     let mut next = job.input_of(lease.range.first);
+    let mut block = records.block_of(next);
     let weight = |query| {
         let record = job.input_of(query);
-        let bytes = records.bytes_of(record).saturating_mul(record + 1 - next);
+        if !block.records.contains(&record) {
+            block = records.block_of(record);
+        }
+        let bytes = block.bytes_each.saturating_mul(record + 1 - next);
         next = record + 1;
         usize::try_from(bytes / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX)
     };

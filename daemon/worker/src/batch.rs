@@ -22,16 +22,15 @@ use idunno_shared::wire::records::RecordIdentity;
 use tracing::debug;
 
 use super::faults::{FaultCollector, ranges_of};
-use super::inputs::{Chunk, InputFault, PreparedBatch, fetch_chunk, record_chunk};
+use super::inputs::{BatchRecords, Chunk, InputFault, PreparedBatch, fetch_chunk, record_chunk};
 use super::labels::Labels;
 use super::latency::InferLatency;
 use super::model_server::{Extensions, ModelServerClient, ServerError};
 use super::protocol::RowAnswer;
-use super::rows::{RowContext, RowError, RowIdentity, is_correct, write_row};
+use super::rows::{RowContext, RowError, RowIdentity, RowName, write_row};
 use super::tokens::tokens_of;
 use super::traits::FileStore;
 use crate::json_text::JsonText;
-use crate::records::Record;
 
 /// Rows of one batch: a segment must fit into a blob.
 pub const ROWS_BYTES_MAX: usize = 32 << 20;
@@ -94,20 +93,21 @@ pub struct BatchContext {
 
 /// Runs a batch to its end.
 pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult {
-    let PreparedBatch { grant, chunks, first, labels, records } = prepared;
+    let PreparedBatch { grant, queries, chunks, first, labels, records } = prepared;
     let mut run = BatchRun {
         context: &context,
         grant: &grant,
         row_context: RowContext::new(&grant.model, &grant.version, &context.worker, grant.lease.attempt),
         labels: labels.as_deref(),
-        records: records.as_ref().map(|records| &records.by_position[..]),
+        queries: &queries,
+        records: records.as_ref(),
         rows: Vec::new(),
         answered: Vec::new(),
         faults: FaultCollector::default(),
         inference: Duration::ZERO,
         labelled: 0,
         correct: 0,
-        is_local: vec![false; grant.inputs.len()],
+        is_local: vec![false; queries.len()],
         local: 0,
         refused: 0,
         tokens: TokenCount::default(),
@@ -131,8 +131,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
             break;
         }
         if let Some(InputFault { kind, reason }) = run.stopped_by.clone() {
-            let rest = &grant.inputs[chunks[number].end..];
-            run.faults.add(rest.iter().map(|input| input.index).collect(), kind, &reason);
+            run.faults.add(queries[chunks[number].end..].to_vec(), kind, &reason);
             break;
         }
         chunk = next_chunk;
@@ -145,7 +144,9 @@ struct BatchRun<'a> {
     grant: &'a Grant,
     row_context: RowContext,
     labels: Option<&'a Labels>,
-    records: Option<&'a [Record]>,
+    /// The numbers of the queries, by position.
+    queries: &'a [u64],
+    records: Option<&'a BatchRecords>,
     rows: Vec<u8>,
     answered: Vec<u64>,
     faults: FaultCollector,
@@ -181,8 +182,7 @@ impl<'a> BatchRun<'a> {
                     self.is_local[input.position] = fetched.is_local;
                 }
                 Err(InputFault { kind, reason }) => {
-                    let query = self.grant.inputs[input.position].index;
-                    self.faults.add(vec![query], kind, &reason);
+                    self.faults.add(vec![self.queries[input.position]], kind, &reason);
                 }
             }
         }
@@ -195,7 +195,7 @@ impl<'a> BatchRun<'a> {
                 return;
             }
             if let Some(InputFault { kind, reason }) = &self.stopped_by {
-                self.faults.add(query_indices(self.grant, &positions[call]), *kind, reason);
+                self.faults.add(self.queries_at(&positions[call]), *kind, reason);
                 continue;
             }
             let queries_max = self.latency.queries_max();
@@ -245,10 +245,11 @@ impl<'a> BatchRun<'a> {
             let served = answers.version.unwrap_or_else(|| String::from("none"));
             return Err(ServerError::WrongVersion { served, expected });
         }
+        self.rows.reserve(answers.rows.iter().map(RowAnswer::bytes).sum::<usize>().min(ROWS_BYTES_MAX));
         for (&position, answer) in positions.iter().zip(&answers.rows) {
             self.record_answer(position, answer);
             if self.is_full {
-                self.refused = self.refused.max(self.grant.inputs.len());
+                self.refused = self.refused.max(self.queries.len());
                 break;
             }
         }
@@ -257,30 +258,34 @@ impl<'a> BatchRun<'a> {
 
     /// Makes a row or a fault of an answer.
     fn record_answer(&mut self, position: usize, answer: &RowAnswer) {
-        let input = &self.grant.inputs[position];
+        let query = self.queries[position];
         let output = match answer {
             RowAnswer::Output(output) => output,
-            RowAnswer::Failed(reason) => {
-                return self.faults.add(vec![input.index], FaultKind::BadInput, reason);
-            }
+            RowAnswer::Failed(reason) => return self.faults.add(vec![query], FaultKind::BadInput, reason),
         };
-        let record = self.records.map(|records| &records[position]);
+        let record = self.records.map(|records| &records.by_position[position]);
         let label = self.label(position);
         let identity = RowIdentity {
-            query: input.index,
-            name: &input.name,
+            query,
+            name: match self.records {
+                Some(records) => records.name(position),
+                None => RowName::File(&self.grant.inputs[position].name),
+            },
             id: record.and_then(|record| record.id.as_ref()),
             label: label.as_deref(),
             fields: record.and_then(|record| record.fields.as_ref()),
         };
         let row_start = self.rows.len();
-        if let Err(error) = write_row(&mut self.rows, &self.row_context, &identity, output) {
-            let kind = match error {
-                RowError::Binary => FaultKind::Inference,
-                RowError::Broken(_) => FaultKind::BadInput,
-            };
-            return self.faults.add(vec![input.index], kind, &error.to_string());
-        }
+        let is_correct = match write_row(&mut self.rows, &self.row_context, &identity, output) {
+            Ok(is_correct) => is_correct,
+            Err(error) => {
+                let kind = match error {
+                    RowError::Binary => FaultKind::Inference,
+                    RowError::Broken(_) => FaultKind::BadInput,
+                };
+                return self.faults.add(vec![query], kind, &error.to_string());
+            }
+        };
         if self.rows.len() > ROWS_BYTES_MAX {
             self.rows.truncate(row_start);
             if row_start > 0 {
@@ -288,20 +293,24 @@ impl<'a> BatchRun<'a> {
                 return;
             }
             let reason = format!("the answer's row has more than {ROWS_BYTES_MAX} bytes");
-            return self.faults.add(vec![input.index], FaultKind::BadInput, &reason);
+            return self.faults.add(vec![query], FaultKind::BadInput, &reason);
         }
-        self.answered.push(input.index);
+        self.answered.push(query);
         self.local += u32::from(self.is_local[position]);
         self.tokens = self.tokens.plus(tokens_of(output));
-        if let Some(label) = label.and_then(|label| label.scalar()) {
+        if let Some(is_correct) = is_correct {
             self.labelled += 1;
-            self.correct += u32::from(is_correct(output, &label));
+            self.correct += u32::from(is_correct);
         }
+    }
+
+    fn queries_at(&self, positions: &[usize]) -> Vec<u64> {
+        positions.iter().map(|&position| self.queries[position]).collect()
     }
 
     fn label(&self, position: usize) -> Option<Cow<'a, JsonText>> {
         if let Some(records) = self.records {
-            return records[position].label.as_ref().map(Cow::Borrowed);
+            return records.by_position[position].label.as_ref().map(Cow::Borrowed);
         }
         let name = &self.grant.inputs[position].name;
         self.labels.and_then(|labels| labels.of(name)).map(JsonText::of_text).map(Cow::Owned)
@@ -317,10 +326,9 @@ impl<'a> BatchRun<'a> {
     }
 
     fn identity(&self, query: u64) -> RecordIdentity {
-        let found = self.grant.inputs.binary_search_by_key(&query, |input| input.index);
-        let Ok(position) = found else { return RecordIdentity::default() };
+        let Ok(position) = self.queries.binary_search(&query) else { return RecordIdentity::default() };
         if let Some(records) = self.records {
-            return records[position].identity();
+            return records.by_position[position].identity();
         }
         RecordIdentity { id: None, label: self.label(position).map(|label| label.as_str().to_owned()) }
     }
@@ -331,12 +339,12 @@ impl<'a> BatchRun<'a> {
         debug!(lease = %self.grant.lease, queries = positions.len(), %reason, "an infer call failed");
         if error.is_runner_down() {
             if matches!(error, ServerError::RunnerEnded { .. }) {
-                self.faults.add_halves(query_indices(self.grant, positions), kind, &reason);
+                self.faults.add_halves(self.queries_at(positions), kind, &reason);
             }
             self.runner_down = Some(reason);
             return;
         }
-        self.faults.add(query_indices(self.grant, positions), kind, &reason);
+        self.faults.add(self.queries_at(positions), kind, &reason);
         self.hung |= matches!(error, ServerError::TimedOut { .. });
         if kind == FaultKind::Worker || error.is_server_failure() {
             self.stopped_by = Some(InputFault { kind, reason });
@@ -368,8 +376,4 @@ impl<'a> BatchRun<'a> {
             latency: Some(self.latency),
         }
     }
-}
-
-fn query_indices(grant: &Grant, positions: &[usize]) -> Vec<u64> {
-    positions.iter().map(|&position| grant.inputs[position].index).collect()
 }

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::extents::ExtentCache;
 use super::labels::{LabelCache, Labels, LabelsError};
+use super::rows::{QuotedName, RowName};
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
 use crate::records::{self, Record, Span};
 
@@ -60,6 +61,8 @@ pub(super) type Chunk = Vec<ChunkInput>;
 #[derive(Debug)]
 pub struct PreparedBatch {
     pub grant: Grant,
+    /// The number of each query, by position.
+    pub(super) queries: Vec<u64>,
     /// The positions of each chunk.
     pub(super) chunks: Vec<Range<usize>>,
     pub(super) first: Chunk,
@@ -72,7 +75,16 @@ pub struct PreparedBatch {
 #[derive(Debug)]
 pub(super) struct BatchRecords {
     pub(super) by_position: Vec<Record>,
+    /// The number of each record in the file.
+    numbers: Vec<u64>,
+    file: QuotedName,
     is_local: bool,
+}
+
+impl BatchRecords {
+    pub(super) fn name(&self, position: usize) -> RowName<'_> {
+        RowName::Record(&self.file, self.numbers[position])
+    }
 }
 
 /// Caches that the batches of a dataset share.
@@ -100,14 +112,15 @@ pub async fn prepare(
     if let Some(records) = grant.records.take() {
         return prepare_records(store, caches, grant, records, chunk_bytes).await;
     }
+    let queries: Vec<u64> = grant.inputs.iter().map(|input| input.index).collect();
     let sizes: Vec<u64> = grant.inputs.iter().map(input_bytes).collect();
     let chunks = plan_chunks(&sizes, chunk_bytes);
     let labels = read_labels(store, &caches.labels, grant.labels.as_deref());
     let first = fetch_chunk(store, &grant.inputs, chunks.first().cloned().unwrap_or(0..0));
     let (first, labels) = join(first, labels).await;
     match labels {
-        Ok(labels) => PreparedBatch { grant, chunks, first, labels, records: None },
-        Err(error) => unreadable(grant, &InputFault::fetch(error.to_string())),
+        Ok(labels) => PreparedBatch { grant, queries, chunks, first, labels, records: None },
+        Err(error) => unreadable(grant, queries, &InputFault::fetch(error.to_string())),
     }
 }
 
@@ -121,38 +134,35 @@ async fn read_labels(
 }
 
 /// A batch of which every query has this fault.
-fn unreadable(grant: Grant, fault: &InputFault) -> PreparedBatch {
-    let count = grant.inputs.len();
+fn unreadable(grant: Grant, queries: Vec<u64>, fault: &InputFault) -> PreparedBatch {
+    let count = queries.len();
     let first = (0..count).map(|position| ChunkInput { position, bytes: Err(fault.clone()) }).collect();
     let chunks = vec![Range { start: 0, end: count }];
-    PreparedBatch { grant, chunks, first, labels: None, records: None }
+    PreparedBatch { grant, queries, chunks, first, labels: None, records: None }
 }
 
 /// Reads all records of a batch.
 async fn prepare_records(
     store: &dyn FileStore,
     caches: &InputCaches,
-    mut grant: Grant,
-    granted: RecordsGrant,
+    grant: Grant,
+    mut granted: RecordsGrant,
     chunk_bytes: u64,
 ) -> PreparedBatch {
-    let range = grant.lease.range;
-    let numbers = match &*granted.numbers {
-        [] => range.queries().collect(),
-        numbers => numbers.to_vec(),
-    };
-    let name = |number: u64| format!("{}:{}", granted.file, number + 1).parse().ok();
-    let input = |(index, &number)| Some(QueryInput { index, name: name(number)?, extents: Vec::new() });
-    grant.inputs = range.queries().zip(&numbers).filter_map(input).collect();
-    match read_records(store, caches, &granted, &numbers).await {
+    let queries: Vec<u64> = grant.lease.range.queries().collect();
+    let mut numbers = std::mem::take(&mut granted.numbers);
+    if numbers.is_empty() {
+        numbers.clone_from(&queries);
+    }
+    match read_records(store, caches, &granted, numbers).await {
         Ok(records) => {
             let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
             let sizes: Vec<u64> = records.by_position.iter().map(size).collect();
             let chunks = plan_chunks(&sizes, chunk_bytes);
             let first = record_chunk(&records, chunks.first().cloned().unwrap_or(0..0));
-            PreparedBatch { grant, chunks, first, labels: None, records: Some(records) }
+            PreparedBatch { grant, queries, chunks, first, labels: None, records: Some(records) }
         }
-        Err(fault) => unreadable(grant, &fault),
+        Err(fault) => unreadable(grant, queries, &fault),
     }
 }
 
@@ -160,7 +170,7 @@ async fn read_records(
     store: &dyn FileStore,
     caches: &InputCaches,
     granted: &RecordsGrant,
-    numbers: &[u64],
+    numbers: Vec<u64>,
 ) -> Result<BatchRecords, InputFault> {
     let fetched = timeout(FETCH_TIMEOUT, caches.extents.read(store, granted)).await;
     let FetchedBytes { bytes, is_local } = fetched
@@ -183,7 +193,7 @@ async fn read_records(
         let reason = format!("cannot read the records: found {found} where the index has {count}");
         return Err(InputFault::fetch(reason));
     }
-    Ok(BatchRecords { by_position, is_local })
+    Ok(BatchRecords { by_position, numbers, file: QuotedName::from(&granted.file), is_local })
 }
 
 pub(super) fn record_chunk(records: &BatchRecords, positions: Range<usize>) -> Chunk {

@@ -3,10 +3,11 @@
 //! Invariant: what is kept is strict JSON, so that no reader of a row fails on it: UTF-8 without lone surrogates, numbers
 //! that a double can hold, at most [`LEVELS_MAX`] levels deep, the row included.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use idunno_shared::client::results::scalar;
-use memchr::memmem;
+use memchr::{memchr_iter, memchr2_iter};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::de::Read;
@@ -44,8 +45,12 @@ impl JsonText {
     }
 
     /// What people read: the text of a string, or a number or truth value as JSON writes it. `None` for anything else.
-    pub fn scalar(&self) -> Option<String> {
-        serde_json::from_str(&self.0).ok().as_ref().and_then(scalar)
+    pub fn scalar(&self) -> Option<Cow<'_, str>> {
+        let text = self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        if let Some(text) = text.filter(|text| !text.contains('\\')) {
+            return Some(Cow::Borrowed(text));
+        }
+        serde_json::from_str(&self.0).ok().as_ref().and_then(scalar).map(Cow::Owned)
     }
 }
 
@@ -61,28 +66,26 @@ pub enum NotStrict {
 /// Whether text that is JSON is strict without a closer look. Much faster than [`strict`], and true for nearly all that people
 /// and models write. Says nothing of text that is no JSON.
 pub fn is_plain(text: &str, levels: u8) -> bool {
-    // A number that a double cannot hold has more digits than this, or a positive exponent.
-    const DIGITS_MAX: usize = 300;
     let bytes = text.as_bytes();
-    let opened = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    if opened > usize::from(levels) || memmem::find(bytes, b"\\u").is_some() {
-        return false;
-    }
-    let mut digits = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        if byte.is_ascii_digit() {
-            digits += 1;
-            if digits > DIGITS_MAX {
-                return false;
-            }
-            continue;
-        }
-        if digits > 0 && matches!(byte, b'e' | b'E') && bytes.get(at + 1) != Some(&b'-') {
-            return false;
-        }
-        digits = 0;
-    }
-    true
+    let too_deep = memchr2_iter(b'[', b'{', bytes).nth(usize::from(levels)).is_some();
+    let is_escaped = |at: usize| bytes.get(at + 1) == Some(&b'u');
+    !too_deep && !memchr_iter(b'\\', bytes).any(is_escaped) && numbers_are_small(bytes)
+}
+
+/// Whether a double can hold each number of this JSON, told by a look at few of its bytes: one that it cannot hold has a positive
+/// exponent, or more than [`DIGITS_MAX`] digits, of which one lies at a multiple of that.
+fn numbers_are_small(bytes: &[u8]) -> bool {
+    const DIGITS_MAX: usize = 300;
+    let has_exponent =
+        |at: usize| at > 0 && bytes[at - 1].is_ascii_digit() && bytes.get(at + 1) != Some(&b'-');
+    let has_many_digits = |at: usize| {
+        let before =
+            bytes[..at].iter().rev().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
+        let after = bytes[at..].iter().take(DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_digit()).count();
+        after > 0 && before + after > DIGITS_MAX
+    };
+    !memchr2_iter(b'e', b'E', bytes).any(has_exponent)
+        && !(0..bytes.len()).step_by(DIGITS_MAX).any(has_many_digits)
 }
 
 /// Checks that the bytes are one value of strict JSON with at most so many levels, and says where they are not.

@@ -66,6 +66,16 @@ pub enum RowAnswer {
     Failed(String),
 }
 
+impl RowAnswer {
+    /// Length of the answer, or of the reason.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Output(output) => output.len(),
+            Self::Failed(reason) => reason.len(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InferAnswers {
     /// The version of the model that answered, if the server says.
@@ -176,25 +186,25 @@ fn read_elements(tensor: &Tensor, rows: usize) -> Result<Vec<Bytes>, TensorError
     }
     match binary {
         Some(bytes) if datatype == "BYTES" && shape.iter().skip(1).all(|&size| size == 1) => {
-            read_bytes(bytes.clone(), rows)
+            read_bytes(bytes, rows)
         }
         Some(_) => Err(TensorError::Unsupported { datatype: datatype.clone(), shape: shape.clone() }),
         None => Err(TensorError::NoData),
     }
 }
 
-fn read_bytes(mut tensor: Bytes, rows: usize) -> Result<Vec<Bytes>, TensorError> {
+fn read_bytes(tensor: &Bytes, rows: usize) -> Result<Vec<Bytes>, TensorError> {
     let mut elements = Vec::with_capacity(rows.min(tensor.len() / 4));
-    while !tensor.is_empty() {
-        let Some((length, _)) = tensor.split_first_chunk::<4>() else {
+    let mut rest = &tensor[..];
+    while !rest.is_empty() {
+        let element = rest
+            .split_first_chunk::<4>()
+            .and_then(|(length, after)| after.split_at_checked(u32::from_le_bytes(*length) as usize));
+        let Some((element, after)) = element else {
             return Err(TensorError::TruncatedElement(elements.len()));
         };
-        let length = u32::from_le_bytes(*length) as usize;
-        if length > tensor.len() - 4 {
-            return Err(TensorError::TruncatedElement(elements.len()));
-        }
-        let element = tensor.split_to(4 + length).slice(4..);
-        elements.push(element);
+        elements.push(tensor.slice_ref(element));
+        rest = after;
         if elements.len() > rows {
             break;
         }

@@ -3,12 +3,14 @@
 //! Every model may report them so, whatever runs it. An answer without `usage`, or with another meaning of the word,
 //! counts nothing.
 
+use std::sync::LazyLock;
+
 use idunno_shared::wire::jobs::TokenCount;
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-const FIELD: &[u8] = b"\"usage\"";
+static FIELD: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
 
 #[derive(Deserialize)]
 struct Answer {
@@ -19,7 +21,7 @@ struct Answer {
 /// The tokens of an answer, from its field `usage`: of chats and completions, responses, or embeddings.
 pub fn tokens_of(output: &[u8]) -> TokenCount {
     // Most answers have none, and need not be parsed for that.
-    if memmem::find(output, FIELD).is_none() {
+    if FIELD.find(output).is_none() {
         return TokenCount::default();
     }
     let Ok(Answer { usage: Some(usage) }) = serde_json::from_slice(output) else {

@@ -75,6 +75,15 @@ struct BlockBounds {
     line: u64,
 }
 
+/// Records that are always read together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordBlock {
+    /// Their numbers.
+    pub records: Range<u64>,
+    /// The share of a record in the bytes of the block.
+    pub bytes_each: u64,
+}
+
 impl Records {
     /// The name of a record: the file and the record's number from 1. `None` beyond the records.
     pub fn name(&self, index: u64) -> Option<FileName> {
@@ -94,12 +103,13 @@ impl Records {
         BlockBounds { from: begin.at, to, first: begin.first, line }
     }
 
-    /// A record's share of the bytes of its block, which is always read whole.
-    pub fn bytes_of(&self, index: u64) -> u64 {
+    /// The block that a record is in.
+    pub fn block_of(&self, index: u64) -> RecordBlock {
         let BlockBounds { from, to, first, .. } = self.bounds(&(index..index + 1));
         let next = self.blocks.partition_point(|block| block.first <= index);
         let end = self.blocks.get(next).map_or(self.count, |block| block.first);
-        to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1))
+        let bytes_each = to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1));
+        RecordBlock { records: first..end, bytes_each }
     }
 
     /// Where these records are.
@@ -159,7 +169,9 @@ mod tests {
         assert_eq!(span(5, 3), (2, 60, 90, 1));
         assert_eq!(span(9, 1), (1, 50, 50, 1));
         assert_eq!(span(0, 10), (2, 10, 190, 0));
-        assert_eq!((records.bytes_of(3), records.bytes_of(4), records.bytes_of(9)), (13, 23, 25));
+        let bytes_of = |index| records.block_of(index).bytes_each;
+        assert_eq!((bytes_of(3), bytes_of(4), bytes_of(9)), (13, 23, 25));
+        assert_eq!(records.block_of(3).records, 0..4);
         assert_eq!(records.name(9).unwrap().as_str(), "d.jsonl:10");
         assert_eq!(records.name(10), None);
     }

@@ -215,9 +215,9 @@ mod tests {
             let records = by_blocks(text.as_bytes(), &inputs);
             let last = format!("line one{end}line \"two\" of 299");
             assert_eq!(records[299].input.as_deref(), Ok(last.as_bytes()));
-            let shown =
-                |json: &Option<JsonText>| json.as_ref().and_then(JsonText::scalar).unwrap_or_default();
-            assert_eq!((shown(&records[299].id), shown(&records[299].label)), ("299".into(), "1".into()));
+            let [id, label] = [&records[299].id, &records[299].label]
+                .map(|json| json.as_ref().and_then(JsonText::scalar).unwrap());
+            assert_eq!((&*id, &*label), ("299", "1"));
         }
         let Ok(Inputs::Records { count, .. }) = index(FileKind::Csv, b"text\none\n\ntwo") else { panic!() };
         assert_eq!(count, 2, "a single column needs no name, and the last line no line break");

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use crate::records::{self, Span};
-use crate::rows::{RowContext, RowIdentity, write_row};
+use crate::rows::{RowContext, RowIdentity, RowName, write_row};
 
 /// A value as people and their programs write it: any number of digits, any order of keys, white space between tokens.
 fn json() -> impl Strategy<Value = String> {
@@ -61,7 +61,7 @@ proptest! {
         let context = RowContext::new(&model, &Digest::default(), &worker, 1);
         let identity = RowIdentity {
             query: 0,
-            name: &name,
+            name: RowName::File(&name),
             id: records[0].id.as_ref(),
             label: records[0].label.as_ref(),
             fields: records[0].fields.as_ref(),

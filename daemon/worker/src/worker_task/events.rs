@@ -3,8 +3,8 @@
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
-    BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, ReportReply,
-    ServerState, Training, TrainingProgress,
+    BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, RecordsGrant,
+    ReportReply, ServerState, Training, TrainingProgress,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -133,8 +133,12 @@ impl WorkerTask {
 
     fn accept(&mut self, grant: Grant) -> bool {
         let lease = grant.lease;
-        let queries = lease.range.queries();
-        let matches = grant.records.is_some() || queries.eq(grant.inputs.iter().map(|input| input.index));
+        let matches = match &grant.records {
+            Some(RecordsGrant { numbers, .. }) => {
+                numbers.is_empty() || numbers.len() == lease.range.count as usize
+            }
+            None => lease.range.queries().eq(grant.inputs.iter().map(|input| input.index)),
+        };
         if lease.range.count == 0 || lease.range.count > BATCH_QUERIES_MAX || !matches {
             warn!(
                 %lease,

@@ -59,15 +59,24 @@ impl Answer {
             return serde_json::from_str(output).map(|output| Self::of(&output));
         };
         let choices = top5.and_then(|top5| top5.get().strip_prefix('['));
-        let first =
-            choices.and_then(|choices| serde_json::Deserializer::from_str(choices).into_iter().next()?.ok());
-        Ok(first.map_or_else(
-            || Self {
-                index: index.and_then(|index| index.get().parse().ok()),
-                label: label.and_then(|label| scalar(&serde_json::from_str(label.get()).ok()?)),
-            },
-            |first| Self::of_choice(&first),
-        ))
+        Ok(choices.and_then(Self::first_of).unwrap_or_else(|| Self {
+            index: index.and_then(|index| index.get().parse().ok()),
+            label: label.and_then(|label| scalar(&serde_json::from_str(label.get()).ok()?)),
+        }))
+    }
+
+    /// The first of the choices in a list's text, without what opens the list.
+    fn first_of(choices: &str) -> Option<Self> {
+        /// A choice of the usual shape.
+        #[derive(Deserialize)]
+        struct Usual {
+            index: Option<u64>,
+            label: Option<String>,
+        }
+        if let Some(Ok(Usual { index, label })) = first(choices) {
+            return Some(Self { index, label });
+        }
+        first(choices)?.ok().as_ref().map(Self::of_choice)
     }
 
     fn of_choice(choice: &Value) -> Self {
@@ -87,6 +96,11 @@ impl Answer {
     pub fn shown(&self) -> Option<String> {
         self.label.clone().or_else(|| self.index.map(|index| index.to_string()))
     }
+}
+
+/// The first value of a text.
+fn first<'a, T: Deserialize<'a>>(text: &'a str) -> Option<serde_json::Result<T>> {
+    serde_json::Deserializer::from_str(text).into_iter().next()
 }
 
 /// The number of the query that a row answers.

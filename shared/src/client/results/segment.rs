@@ -25,8 +25,9 @@ pub fn pack(rows: Bytes) -> Bytes {
 }
 
 fn frame(rows: &[u8]) -> io::Result<Vec<u8>> {
+    // Larger blocks need buffers that are mapped anew for each frame, and are not smaller.
     let info = FrameInfo::new()
-        .block_size(BlockSize::Max4MB)
+        .block_size(BlockSize::Max256KB)
         .block_mode(BlockMode::Linked)
         .content_size(Some(rows.len() as u64));
     let mut encoder = FrameEncoder::with_frame_info(info, Vec::with_capacity(rows.len() / 2));
