@@ -93,7 +93,8 @@ class Environments:
         try:
             await self._uv("venv", *base, "--no-project", "--python", sys.executable, str(folder))
             wheels = ["--no-index", "--find-links", str(source / WHEELS), "--require-hashes", "--no-build"]
-            await self._uv("pip", "sync", *base, "--python", python, *wheels, str(source / LOCK))
+            # Compiled now: the models that run in it cannot write to it.
+            await self._uv("pip", "sync", *base, "--compile-bytecode", "--python", python, *wheels, str(source / LOCK))
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise

@@ -26,6 +26,7 @@ from ..execution import Opening
 from ..inference_pool import TensorAnswers
 from ..models.description import ModelDescription
 from ..process_memory import MIB
+from ..sandbox import Sandbox
 from ..statistics import InferTimes
 from .carried_errors import error_of_json
 from .frames import READ_AHEAD_BYTES, Frame, FrameError, Part, read_frame, write_frame
@@ -83,26 +84,29 @@ class RunnerProcess:
         self._attending: asyncio.Task[None]
 
     @classmethod
-    async def start(cls, title: str, python: Path, limits: RunnerLimits, variables: Mapping[str, str]) -> RunnerProcess:
+    async def start(
+        cls, title: str, python: Path, limits: RunnerLimits, sandbox: Sandbox, variables: Mapping[str, str]
+    ) -> RunnerProcess:
         """`variables` come before those of this process. Raises RunnerError if no process can be started."""
+        if not os.access(python, os.X_OK):
+            raise RunnerError(f"cannot start {python}: it is no program that this user may run")
         try:
             ours, theirs = socket.socketpair()
             output_read, output_write = os.pipe()
         except OSError as error:
             raise RunnerError(f"cannot start a process: {error}") from None
         mark = secrets.token_hex(8)
-        words = [str(START), str(theirs.fileno()), str(os.getpid()), str(limits.threads)]
+        words = [str(python), "-P", str(START), str(theirs.fileno()), str(os.getpid()), str(limits.threads)]
         try:
             process = await asyncio.create_subprocess_exec(
-                python,
-                "-P",
-                *words,
+                *sandbox.command(words),
+                cwd=sandbox.scratch,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output_write,
                 stderr=output_write,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**_environment(python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
+                env={**_environment(sandbox, python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
@@ -263,9 +267,9 @@ class RunnerProcess:
         self._opened.exception()  # it may be that nobody asks
 
 
-def _environment(python: Path) -> dict[str, str]:
+def _environment(sandbox: Sandbox, python: Path) -> dict[str, str]:
     """The variables for a runner. Another Python's must not lead it to other packages."""
-    variables = dict(os.environ)
+    variables = sandbox.variables(os.environ)
     if python != Path(sys.executable):
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             variables.pop(name, None)
