@@ -39,6 +39,7 @@ from .packages import Packages
 from .parameters import Value, resolve
 from .process_memory import MIB, ProcessMemory
 from .repository import RETRY_AFTER_S, LoadedModel, ModelEntry, Repository
+from .runners.cgroups import Cgroups, delegated
 from .runners.host import RunnerHost
 from .runners.process_family import Families
 from .runners.runner_process import RunnerLimits
@@ -79,8 +80,10 @@ class Server:
         self.pool = InferencePool(limits.threads, limits.requests_max)
         families = Families()
         hidden = [folder.resolve() for folder in (work_dir, packages_dir) if folder is not None]
-        host = RunnerHost(RunnerLimits(limits.threads), families, work_dir / "scratch", hidden)
+        cgroups = Cgroups(delegated())
+        host = RunnerHost(RunnerLimits(limits.threads), families, work_dir / "scratch", hidden, cgroups)
         self.isolation = Isolation.here()
+        self.cgroups = cgroups.are_there
         packages, environments = Packages(packages_dir), Environments(work_dir / "environments", families)
         self.gpus = Gpus(families)
         self.repository = Repository(
@@ -99,7 +102,7 @@ class Server:
 
     async def metadata(self, _request: Request) -> Response:
         about = {"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS}
-        return json_response(about | {"isolation": self.isolation.as_json()})
+        return json_response(about | {"isolation": self.isolation.as_json() | {"cgroups": self.cgroups}})
 
     async def model_metadata(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])

@@ -175,12 +175,14 @@ def main() -> None:
 
 
 def raise_oom_score(score: int) -> None:
-    """When memory runs out, the kernel ends processes of high scores first."""
+    """When memory runs out, the kernel ends processes of high scores first. One that is higher already stays."""
     try:
-        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - pathlib is not imported
-            file.write(str(score))
+        with open("/proc/self/oom_score_adj", "r+") as file:  # noqa: PTH123 - pathlib is not imported
+            if int(file.read()) < score:
+                file.seek(0)
+                file.write(str(score))
     except OSError:
-        return  # it was raised higher already
+        return  # no Linux
 
 
 if __name__ == "__main__":

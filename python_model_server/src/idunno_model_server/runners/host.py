@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from ..errors import RunnerError
 from ..sandbox import Needs, Sandbox, interpreter_folders, may_see_gpus
+from .cgroups import Cgroups
 from .process_family import Families, process_table
 from .runner_process import RunnerLimits, RunnerProcess
 
@@ -24,13 +25,21 @@ class RunnerHost:
     nothing of `hidden` but its own files.
     """
 
-    def __init__(self, limits: RunnerLimits, families: Families, scratch: Path, hidden: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        limits: RunnerLimits,
+        families: Families,
+        scratch: Path,
+        hidden: Sequence[Path] = (),
+        cgroups: Cgroups | None = None,
+    ) -> None:
         shutil.rmtree(scratch, ignore_errors=True)  # of processes that an earlier server started
         scratch.mkdir(parents=True)
         self.limits = limits
         self._scratch = scratch.resolve()
         self._hidden = tuple(folder.resolve() for folder in hidden)
         self._families = families
+        self._cgroups = cgroups or Cgroups(None)
         self._living: set[RunnerProcess] = set()
         self._looking: asyncio.Task[None] | None = None
         self._deleting: set[asyncio.Task[None]] = set()
@@ -43,7 +52,7 @@ class RunnerHost:
             self._looking = asyncio.create_task(self._look())
         sandbox = self._new_sandbox(python, needs, variables)
         try:
-            process = await RunnerProcess.start(title, python, self.limits, sandbox, variables)
+            process = await RunnerProcess.start(title, python, self.limits, sandbox, variables, self._cgroups)
         except BaseException:
             self._delete(sandbox.scratch)
             raise
