@@ -29,10 +29,9 @@ class Devices(BatchModel):
     def setup(self, context):
         self.seen = {"device": context.device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
     def predict(self, inputs):
-        if inputs[0].startswith(b"wait in "):
-            folder = pathlib.Path(inputs[0].removeprefix(b"wait in ").decode())
-            (folder / "begun").touch()
-            while not (folder / "go").exists():
+        if inputs[0].startswith(b"wait for "):
+            print("waiting")
+            while not pathlib.Path(inputs[0].removeprefix(b"wait for ").decode()).exists():
                 time.sleep(0.01)
         if inputs == [b"exit"]:
             os._exit(1)
@@ -90,6 +89,12 @@ def report(server: ModelServer) -> dict[str, Any]:
     return found
 
 
+def stats_of(server: ModelServer) -> list[dict[str, Any]]:
+    """The runners of the model, with what they printed last."""
+    found: list[dict[str, Any]] = server.client.get("/v2/models/devices/stats").json()["model_stats"][0]["runners"]
+    return found
+
+
 def pid_less(answer: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in answer.items() if key != "pid"}
 
@@ -116,13 +121,12 @@ def test_several_devices_are_several_runners(served: tuple[ModelServer, Path], t
     assert load(server, "devices", version).status_code == 200
     runners = report(server)["runners"]
     assert [runner["device"] for runner in runners] == ["cuda:0", "cuda:1"]
-    stats = server.client.get("/v2/models/devices/stats").json()["model_stats"][0]
-    assert [runner["device"] for runner in stats["runners"]] == ["cuda:0", "cuda:1"]
+    assert [runner["device"] for runner in stats_of(server)] == ["cuda:0", "cuda:1"]
 
     # The runner that has less to do answers, and while one is started again, the other does.
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(ask, server, "devices", version, f"wait in {tmp_path}".encode())
-        wait_until((tmp_path / "begun").exists, "a busy runner")
+        waiting = pool.submit(ask, server, "devices", version, f"wait for {tmp_path / 'go'}".encode())
+        wait_until(lambda: ["waiting"] in [runner["last_lines"] for runner in stats_of(server)], "a busy runner")
         seen = {ask(server, "devices", version)["visible"] for _ in range(5)}
         (tmp_path / "go").touch()
         assert len(seen) == 1
@@ -133,14 +137,15 @@ def test_several_devices_are_several_runners(served: tuple[ModelServer, Path], t
     wait_until(lambda: all(runner["state"] == "running" for runner in report(server)["runners"]), "both runners")
 
 
-def test_a_model_of_the_cpu_sees_no_gpu_and_starts_once(served: tuple[ModelServer, Path], tmp_path: Path) -> None:
+def test_a_model_of_the_cpu_sees_no_gpu_and_starts_once(
+    capfd: pytest.CaptureFixture[str], served: tuple[ModelServer, Path]
+) -> None:
     server, folder = served
-    starts = tmp_path / "starts"
-    code = f"open({str(starts)!r}, 'a').write('x')\n" + CODE
-    version = write_package(folder, {"model.py": code})
+    version = write_package(folder, {"model.py": "print('a start')\n" + CODE})
     assert load(server, "devices", version).status_code == 200
     assert pid_less(ask(server, "devices", version)) == {"device": "cpu", "visible": ""}
-    assert starts.read_text() == "x"
+    wait_until(lambda: stats_of(server)[0]["last_lines"] == ["a start"], "the line")
+    assert capfd.readouterr().err.count("a start") == 1
     assert [runner["device"] for runner in report(server)["runners"]] == ["cpu"]
 
 
