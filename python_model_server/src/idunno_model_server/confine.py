@@ -45,7 +45,7 @@ _ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
 _PATH_BENEATH = 1
-_PR_GET_SECCOMP, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 21, 22, 24, 38
+_PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 22, 24, 38
 _SECCOMP_FILTER = 2
 _ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 """By machine: the architecture as audit counts it, and the number of the system call `socket`."""
@@ -64,7 +64,8 @@ def has_seccomp() -> bool:
     """Whether sockets can be refused here."""
     if not sys.platform.startswith("linux") or os.uname().machine not in _ARCHITECTURES:
         return False
-    return bool(_libc().prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) >= 0)
+    failed = _libc().prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, None, 0, 0)  # a kernel that has it looks for the filter
+    return bool(failed) and ctypes.get_errno() == errno.EFAULT
 
 
 def known_rights(abi: int) -> int:

@@ -22,7 +22,7 @@ from .devices import VISIBLE
 
 READ = confine.EXECUTE | confine.READ_FILE | confine.READ_DIR
 WRITE = confine.known_rights(sys.maxsize) & ~(confine.MAKE_CHAR | confine.MAKE_BLOCK)
-OPEN_DEVICE = confine.READ_FILE | confine.WRITE_FILE | confine.TRUNCATE | confine.IOCTL_DEV
+OPEN_DEVICE = confine.READ_FILE | confine.WRITE_FILE | confine.READ_DIR | confine.TRUNCATE | confine.IOCTL_DEV
 SHARE = confine.READ_FILE | confine.WRITE_FILE | confine.TRUNCATE | confine.MAKE_REG | confine.REMOVE_FILE
 """Without READ_DIR: the names of shared memory are random, and who does not know one does not find it."""
 
@@ -37,8 +37,8 @@ NAME_SERVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager"
 """Where /etc/resolv.conf may lead."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file is made there by us
 DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
-GPUS = ("nvidia*", "nvidia-caps/*", "dri/*", "kfd", "dxg")
-"""In /dev."""
+GPUS = ("nvidia*", "dri", "kfd", "dxg")
+"""Files and folders in /dev."""
 OURS = (Path("/etc/idunno"), Path("/opt/idunno"))
 """Where installations have settings, the secret, and the model server's environment."""
 

@@ -18,9 +18,8 @@ import inspect
 import json
 import os
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,25 +89,8 @@ async def train_in_process(
     sandbox = Sandbox(request.needs(), interpreter_folders(Path(sys.executable)), out_dir, tuple(hidden), gpus=True)
     words = sandbox.command([sys.executable, "-m", __name__, *request.arguments()])
     options: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "limit": LINE_BYTES_MAX}
-    with tempfile.TemporaryDirectory(dir=out_dir, ignore_cleanup_errors=True) as scratch:
-        # The order of sets and of dicts with string keys must not differ between runs.
-        own = {"PYTHONHASHSEED": "0", "HOME": scratch, "TMPDIR": scratch}
-        variables = {**sandbox.variables(os.environ), **own}
-        outcome, code = await _run(words, variables, options, on_progress, families)
-    trained = outcome.get("trained")
-    if trained is None:
-        raise TrainingError(outcome.get("failed") or f"the training process exited with code {code}")
-    return TrainingResult(request.out_dir / trained["artefact"], trained["metrics"])
-
-
-async def _run(
-    words: Sequence[str],
-    variables: Mapping[str, str],
-    options: Mapping[str, Any],
-    on_progress: Callable[[Progress], None],
-    families: Families,
-) -> tuple[dict[str, Any], int | None]:
-    """What the process wrote last, and its exit code."""
+    # The order of sets and of dicts with string keys must not differ between runs.
+    variables = {**sandbox.variables(os.environ), "PYTHONHASHSEED": "0"}
     async with family_process(families, *words, env=variables, **options) as process:
         if process.stdout is None:
             raise TrainingError("the training process has no standard output")
@@ -118,7 +100,10 @@ async def _run(
                 await process.wait()
         except TimeoutError:
             raise TrainingError(f"training took longer than {TRAINING_S_MAX} s") from None
-        return outcome, process.returncode
+    trained = outcome.get("trained")
+    if trained is None:
+        raise TrainingError(outcome.get("failed") or f"the training process exited with code {process.returncode}")
+    return TrainingResult(request.out_dir / trained["artefact"], trained["metrics"])
 
 
 async def _read_outcome(lines: AsyncIterator[bytes], on_progress: Callable[[Progress], None]) -> dict[str, Any]:
