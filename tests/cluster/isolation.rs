@@ -1,6 +1,7 @@
 //! What other processes of the machine can do: one that has the daemon's user, one of another user, and that of a model.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -171,7 +172,10 @@ async fn a_hostile_model_is_refused_what_is_not_its_own() {
         (format!("connect {}", member.address().port()), Some(EACCES)),
         (format!("signal {pid}"), Some(EPERM)),
     ];
-    let rows: String = tries.iter().map(|(row, _)| format!("{}\n", json!({ "input": row }))).collect();
+    let mut rows = String::new();
+    for (row, _) in &tries {
+        writeln!(rows, "{}", json!({ "input": row })).unwrap();
+    }
     put_text(&cluster, "tries.jsonl", &rows).await;
     let job = cluster.add_job("hostile", "tries.jsonl", 4).await;
     cluster.start_job(job).await;
