@@ -21,7 +21,7 @@ from wire import outputs
 
 from idunno_model_server import confine
 from idunno_model_server.errors import PackageError
-from idunno_model_server.packages import PackageSettings
+from idunno_model_server.packages import PackageSettings, open_package
 from idunno_model_server.sandbox import (
     DEVICES,
     OPEN_DEVICE,
@@ -360,6 +360,16 @@ def test_what_a_package_needs_is_in_its_manifest(tmp_path: Path) -> None:
     assert needs("python", openai=server) == Needs((tmp_path,)), "files of the machine are for our own code"
     with pytest.raises(PackageError, match="network must be true or false, not 'yes'"):
         needs(network="yes")
+
+
+def test_a_class_of_a_package_does_not_decide_about_the_network(tmp_path: Path) -> None:
+    declared = CODE.replace("(BatchModel):", "(BatchModel):\n    network = True")
+    with pytest.raises(PackageError, match=r"a package does that in model\.toml"):
+        open_package(tmp_path / write_package(tmp_path, {"model.py": declared}), "mine")
+    open_package(tmp_path / write_package(tmp_path, {"model.py": declared}, network=True), "mine")
+    wrong = CODE.replace("(BatchModel):", "(BatchModel):\n    network = 'mine'")
+    with pytest.raises(PackageError, match="network must be True or False"):
+        open_package(tmp_path / write_package(tmp_path, {"model.py": wrong}), "mine")
 
 
 def test_the_server_says_what_is_not_refused_here(server: ModelServer) -> None:
