@@ -55,10 +55,10 @@ fn a_server_of_others_is_a_table_of_the_settings() {
 
 #[test]
 fn the_network_is_asked_for_by_true_or_false() {
-    let opened = opened(&[("model.py", ""), ("model.toml", "network = true")]).unwrap();
-    assert_eq!(Value::Object(opened.settings), serde_json::json!({"network": true}));
-    let refused = refused(&[("model.py", ""), ("model.toml", "network = \"yes\"")]);
-    assert!(refused.contains("network") && refused.contains("boolean"), "{refused}");
+    let package = opened(&[("model.py", ""), ("model.toml", "network = true")]).unwrap();
+    assert_eq!(Value::Object(package.settings), serde_json::json!({"network": true}));
+    let error = refused(&[("model.py", ""), ("model.toml", "network = \"yes\"")]);
+    assert!(error.contains("network") && error.contains("boolean"), "{error}");
 }
 
 #[test]
