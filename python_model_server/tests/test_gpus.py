@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -137,15 +138,20 @@ def test_several_devices_are_several_runners(served: tuple[ModelServer, Path], t
     wait_until(lambda: all(runner["state"] == "running" for runner in report(server)["runners"]), "both runners")
 
 
-def test_a_model_of_the_cpu_sees_no_gpu_and_starts_once(
-    capfd: pytest.CaptureFixture[str], served: tuple[ModelServer, Path]
-) -> None:
+def test_a_model_of_the_cpu_sees_no_gpu_and_starts_once(served: tuple[ModelServer, Path], tmp_path: Path) -> None:
     server, folder = served
-    version = write_package(folder, {"model.py": "print('a start')\n" + CODE})
-    assert load(server, "devices", version).status_code == 200
-    assert pid_less(ask(server, "devices", version)) == {"device": "cpu", "visible": ""}
-    wait_until(lambda: stats_of(server)[0]["last_lines"] == ["a start"], "the line")
-    assert capfd.readouterr().err.count("a start") == 1
+    at = str(tmp_path / "starts")
+    # A model can write no file that outlives it, but to a socket.
+    tell = f"import socket\nsocket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'a start', {at!r})\n"
+    version = write_package(folder, {"model.py": tell + CODE})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as starts:
+        starts.bind(at)
+        starts.setblocking(False)
+        assert load(server, "devices", version).status_code == 200
+        assert pid_less(ask(server, "devices", version)) == {"device": "cpu", "visible": ""}
+        assert starts.recv(100) == b"a start"
+        with pytest.raises(BlockingIOError):
+            starts.recv(100)
     assert [runner["device"] for runner in report(server)["runners"]] == ["cpu"]
 
 
