@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,9 +152,10 @@ def test_nothing_leaves_a_group_of_the_kernels(real: Path) -> None:
     group = cgroups.new("abc")
     assert group is not None
     shell = "read line; env -i setsid sleep 600 > /dev/null 2>&1 & echo $!; exec sleep 600"
-    with subprocess.Popen(
-        ["/bin/sh", "-c", f"read go; {shell}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    words = ["/bin/sh", "-c", f"read go; {shell}"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    hidden = 0
+    try:
         group.add(process.pid)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -164,4 +166,9 @@ def test_nothing_leaves_a_group_of_the_kernels(real: Path) -> None:
         group.remove()
         assert process.wait(10) == -9
         wait_until(lambda: not is_running(hidden), "the one in another session, without variables", 10)
+    finally:
+        process.kill()
+        process.communicate()
+        if hidden and is_running(hidden):
+            os.kill(hidden, signal.SIGKILL)
     assert not (real / "runner-abc").exists()
