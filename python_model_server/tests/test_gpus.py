@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +30,9 @@ class Devices(BatchModel):
     def setup(self, context):
         self.seen = {"device": context.device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
     def predict(self, inputs):
-        if inputs[0].startswith(b"wait in "):
-            folder = pathlib.Path(inputs[0].removeprefix(b"wait in ").decode())
-            (folder / "begun").touch()
-            while not (folder / "go").exists():
+        if inputs[0].startswith(b"wait for "):
+            print("waiting")
+            while not pathlib.Path(inputs[0].removeprefix(b"wait for ").decode()).exists():
                 time.sleep(0.01)
         if inputs == [b"exit"]:
             os._exit(1)
@@ -90,6 +90,12 @@ def report(server: ModelServer) -> dict[str, Any]:
     return found
 
 
+def stats_of(server: ModelServer) -> list[dict[str, Any]]:
+    """The runners of the model, with what they printed last."""
+    found: list[dict[str, Any]] = server.client.get("/v2/models/devices/stats").json()["model_stats"][0]["runners"]
+    return found
+
+
 def pid_less(answer: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in answer.items() if key != "pid"}
 
@@ -116,13 +122,12 @@ def test_several_devices_are_several_runners(served: tuple[ModelServer, Path], t
     assert load(server, "devices", version).status_code == 200
     runners = report(server)["runners"]
     assert [runner["device"] for runner in runners] == ["cuda:0", "cuda:1"]
-    stats = server.client.get("/v2/models/devices/stats").json()["model_stats"][0]
-    assert [runner["device"] for runner in stats["runners"]] == ["cuda:0", "cuda:1"]
+    assert [runner["device"] for runner in stats_of(server)] == ["cuda:0", "cuda:1"]
 
     # The runner that has less to do answers, and while one is started again, the other does.
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(ask, server, "devices", version, f"wait in {tmp_path}".encode())
-        wait_until((tmp_path / "begun").exists, "a busy runner")
+        waiting = pool.submit(ask, server, "devices", version, f"wait for {tmp_path / 'go'}".encode())
+        wait_until(lambda: ["waiting"] in [runner["last_lines"] for runner in stats_of(server)], "a busy runner")
         seen = {ask(server, "devices", version)["visible"] for _ in range(5)}
         (tmp_path / "go").touch()
         assert len(seen) == 1
@@ -135,12 +140,18 @@ def test_several_devices_are_several_runners(served: tuple[ModelServer, Path], t
 
 def test_a_model_of_the_cpu_sees_no_gpu_and_starts_once(served: tuple[ModelServer, Path], tmp_path: Path) -> None:
     server, folder = served
-    starts = tmp_path / "starts"
-    code = f"open({str(starts)!r}, 'a').write('x')\n" + CODE
-    version = write_package(folder, {"model.py": code})
-    assert load(server, "devices", version).status_code == 200
-    assert pid_less(ask(server, "devices", version)) == {"device": "cpu", "visible": ""}
-    assert starts.read_text() == "x"
+    at = str(tmp_path / "starts")
+    # A model can write no file that outlives it, but to a socket.
+    tell = f"import socket\nsocket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'a start', {at!r})\n"
+    version = write_package(folder, {"model.py": tell + CODE})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as starts:
+        starts.bind(at)
+        starts.setblocking(False)
+        assert load(server, "devices", version).status_code == 200
+        assert pid_less(ask(server, "devices", version)) == {"device": "cpu", "visible": ""}
+        assert starts.recv(100) == b"a start"
+        with pytest.raises(BlockingIOError):
+            starts.recv(100)
     assert [runner["device"] for runner in report(server)["runners"]] == ["cpu"]
 
 

@@ -28,6 +28,7 @@ from idunno_model_server.runners.process_family import Families, family_process
 from idunno_model_server.runners.restarts import FAILURES_MAX, PAUSE_S_MAX, WINDOW_S, Restarts
 from idunno_model_server.runners.runner_process import RunnerLimits
 from idunno_model_server.runners.supervised_runner import SupervisedRunner
+from idunno_model_server.sandbox import Needs
 
 # A row says what the model is to do to its process.
 CODE = """
@@ -80,8 +81,7 @@ class Odd(BatchModel):
             shell = ["sh", "-c", "env -i setsid sleep 600 < /dev/null > /dev/null 2>&1 & echo $!"]
             return [int(subprocess.run(shell, stdout=subprocess.PIPE, text=True, check=True).stdout)]
         if words[0] == "children-then-exit":
-            with open(words[1], "w") as file:
-                file.write(" ".join(map(str, start_children())))
+            print(*start_children())
             os._exit(0)
         if words[0] == "environment":
             names = ("orjson", "starlette", "idunno_model_server")
@@ -207,10 +207,10 @@ def test_a_predefined_model_has_no_process_to_restart(loaded: ModelServer) -> No
     assert answer.status_code == 409
 
 
-def test_what_a_runner_started_dies_with_it(odd: Odd, tmp_path: Path) -> None:
-    pids_file = tmp_path / "pids"
-    assert odd.ask(f"children-then-exit {pids_file}").status_code == 500
-    pids = list(map(int, pids_file.read_text().split()))
+def test_what_a_runner_started_dies_with_it(odd: Odd) -> None:
+    failed = odd.ask("children-then-exit")
+    assert failed.status_code == 500
+    pids = list(map(int, failed.json()["error"].rpartition("its last lines: ")[2].split()))
     assert len(pids) == 4
     assert not [pid for pid in pids if is_running(pid)], "when the end is told, all have ended"
     odd.until_running()
@@ -231,8 +231,8 @@ def test_an_orphan_that_hides_is_ended_while_others_live(odd: Odd) -> None:
 def test_what_the_server_itself_starts_is_no_orphan(tmp_path: Path) -> None:
     async def test() -> None:
         families = Families()
-        host = RunnerHost(RunnerLimits(1), families)
-        process = await host.start("model mine", Path(sys.executable))
+        host = RunnerHost(RunnerLimits(1), families, tmp_path / "scratch")
+        process = await host.start("model mine", Path(sys.executable), Needs())
         async with family_process(families, "sleep", "2.5", env=os.environ) as slow:
             assert await slow.wait() == 0
         assert not process.ended.done()
@@ -346,9 +346,10 @@ def test_runners_end_with_a_server_that_is_stopped(start_server: Callable[..., M
 async def supervised(
     folder: Path, files: dict[str, str] = FILES, python: str = sys.executable, **limits: Any
 ) -> AsyncIterator[SupervisedRunner]:
-    source = {"name": "mine", "package": str(folder / write_package(folder, files))}
-    host = RunnerHost(RunnerLimits(2, **limits), Families())
-    runner = SupervisedRunner(host, "model mine", Path(python), source)
+    package = folder / write_package(folder, files)
+    host = RunnerHost(RunnerLimits(2, **limits), Families(), folder / "scratch")
+    source = {"name": "mine", "package": str(package)}
+    runner = SupervisedRunner(host, "model mine", Path(python), source, Needs((package,)))
     try:
         yield runner
     finally:

@@ -1,18 +1,60 @@
-//! What other processes of the machine can do: one that has the daemon's user, as that of a model may have, and one of another
-//! user.
+//! What other processes of the machine can do: one that has the daemon's user, one of another user, and that of a model.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{LocalCluster, heavy, idunnod, light};
+use serde_json::json;
+
+use crate::backup::idunno;
+use crate::harness::{LocalCluster, heavy, idunnod, light, put_text, python};
 
 const NOBODY: u32 = 65_534;
 const LIMIT: Duration = Duration::from_secs(20);
+/// For a model to be added, loaded and run.
+const MODEL_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
+
+/// Tries what a row says. Answers the number of the error that it met, or `null`.
+const HOSTILE: &str = r#"
+import json, os, signal, socket
+from pathlib import Path
+from idunno_model_server.api import BatchModel
+
+TRIES = {
+    "read": lambda path: Path(path).open("rb").read(1),
+    "list": os.listdir,
+    "write": lambda path: Path(path).open("ab"),
+    "delete": os.unlink,
+    "connect": lambda port: socket.create_connection(("127.0.0.1", int(port)), 5),
+    "signal": lambda pid: os.kill(int(pid), signal.SIGTERM),
+}
+
+class Hostile(BatchModel):
+    def predict(self, inputs):
+        return [self.tried(*str(row, "utf-8").split(" ", 1)) for row in inputs]
+
+    def tried(self, what, target):
+        try:
+            TRIES[what](target)
+        except OSError as error:
+            return error.errno
+
+    def canary(self):
+        return b"list /usr"
+"#;
+
+/// Whether this kernel confines the processes of models, whole: Landlock with scopes.
+fn is_confined() -> bool {
+    let code = "from idunno_model_server import confine; print(confine.landlock_abi() >= confine.ABI_SCOPES)";
+    let asked = Command::new(python()).args(["-c", code]).output().unwrap();
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    asked.stdout.starts_with(b"True")
+}
 
 /// Whether a process of this user may read a file.
 fn may_read(path: &str) -> bool {
@@ -93,4 +135,55 @@ async fn only_its_own_user_can_call_the_model_server_that_a_member_runs() {
     for sockets in servers {
         assert!(sockets.is_disjoint(&listening), "it listens on a port, which any user may call");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_model_is_refused_what_is_not_its_own() {
+    const EPERM: u64 = 1;
+    const EACCES: u64 = 13;
+    let _turn = heavy().await;
+    if !is_confined() {
+        println!("skipped: this kernel's Landlock does not confine processes");
+        return;
+    }
+    let cluster = LocalCluster::start(1, true).await;
+    let folder = cluster.scratch("hostile");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("model.py"), HOSTILE).unwrap();
+    let words = ["model", "add", folder.to_str().unwrap()];
+    cluster.eventually("the model is added", MODEL_LIMIT, async || idunno(&cluster, &words)).await;
+    let model = "hostile".parse().unwrap();
+    cluster.trained(&[model]).await;
+
+    let member = &cluster.members[0];
+    let data_dir = &member.data_dir;
+    let package = std::fs::read_dir(data_dir.join("packages")).unwrap().next().unwrap().unwrap().path();
+    let artefact = package.join("files/model.py").display().to_string();
+    let pid = member.pid().unwrap();
+    let tries = [
+        (format!("read {artefact}"), None),
+        (format!("write {artefact}"), Some(EACCES)),
+        (format!("delete {artefact}"), Some(EACCES)),
+        (format!("list {}", data_dir.display()), Some(EACCES)),
+        (format!("read {}", data_dir.join("metadata.redb").display()), Some(EACCES)),
+        (format!("read {}", cluster.secret().display()), Some(EACCES)),
+        (format!("read /proc/{pid}/environ"), Some(EACCES)),
+        (format!("read /proc/{pid}/mem"), Some(EACCES)),
+        (format!("connect {}", member.address().port()), Some(EACCES)),
+        (format!("signal {pid}"), Some(EPERM)),
+    ];
+    let mut rows = String::new();
+    for (row, _) in &tries {
+        writeln!(rows, "{}", json!({ "input": row })).unwrap();
+    }
+    put_text(&cluster, "tries.jsonl", &rows).await;
+    let job = cluster.add_job("hostile", "tries.jsonl", 4).await;
+    cluster.start_job(job).await;
+    cluster.finished(job, MODEL_LIMIT).await;
+    let results = cluster.results(job).await;
+    let answers: Vec<_> = results.values().map(|row| row.output.as_u64()).collect();
+    for ((tried, wanted), answer) in tries.iter().zip(&answers) {
+        assert_eq!(answer, wanted, "{tried}");
+    }
+    assert_eq!(answers.len(), tries.len());
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvicorn
 
 from .app import Limits, create_app
+from .confine import raise_oom_score
 from .errors import FaultPlanError
 from .fault_injection import ENVIRONMENT as FAULTS_ENVIRONMENT
 from .freed_memory import keep_freed_memory
@@ -34,6 +35,8 @@ from .user_models import default_folder, discover
 
 MIB = 1024 * 1024
 THREADS_MAX = 256
+OOM_SCORE = 250
+"""Of 1,000: when memory runs out, the kernel ends the server before the member, and runners before the server."""
 
 
 def cores() -> int:
@@ -146,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
             die_with_parent(options.die_with_parent)
         if sys.platform == "linux":
             become_subreaper()  # of what runners leave behind
+            raise_oom_score(OOM_SCORE)
         lower_priority(options.nice)
         listener = listen_at(options.socket) if options.socket else listen(options.host, options.port)
     except OSError as error:

@@ -39,9 +39,11 @@ from .packages import Packages
 from .parameters import Value, resolve
 from .process_memory import MIB, ProcessMemory
 from .repository import RETRY_AFTER_S, LoadedModel, ModelEntry, Repository
+from .runners.cgroups import Cgroups, delegated
 from .runners.host import RunnerHost
 from .runners.process_family import Families
 from .runners.runner_process import RunnerLimits
+from .sandbox import Isolation
 from .training_tasks import TrainingTasks
 from .user_models import discover
 
@@ -77,13 +79,17 @@ class Server:
         store = ArtefactStore(work_dir, limits.artefact_bytes_max)
         self.pool = InferencePool(limits.threads, limits.requests_max)
         families = Families()
-        host = RunnerHost(RunnerLimits(limits.threads), families)
+        hidden = [folder.resolve() for folder in (work_dir, packages_dir) if folder is not None]
+        cgroups = Cgroups(delegated())
+        host = RunnerHost(RunnerLimits(limits.threads), families, work_dir / "scratch", hidden, cgroups)
+        self.isolation = Isolation.here()
+        self.cgroups = cgroups.are_there
         packages, environments = Packages(packages_dir), Environments(work_dir / "environments", families)
         self.gpus = Gpus(families)
         self.repository = Repository(
             predefined, found.models, store, self.pool, host, packages, environments, self.gpus
         )
-        self.training = TrainingTasks(work_dir, models_dir, families)
+        self.training = TrainingTasks(work_dir, models_dir, families, hidden)
 
     # --- health and metadata ---
 
@@ -95,7 +101,8 @@ class Server:
         return json_response({"ready": True})
 
     async def metadata(self, _request: Request) -> Response:
-        return json_response({"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS})
+        about = {"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS}
+        return json_response(about | {"isolation": self.isolation.as_json() | {"cgroups": self.cgroups}})
 
     async def model_metadata(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
@@ -382,6 +389,9 @@ def create_app(
     server = Server(work_dir, models_dir, packages_dir, limits)
     for broken in server.broken:
         print(f"ignored model file {broken}", file=sys.stderr, flush=True)
+    shortcomings = server.isolation.shortcomings()
+    if shortcomings:
+        print(shortcomings, file=sys.stderr, flush=True)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

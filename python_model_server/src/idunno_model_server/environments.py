@@ -94,12 +94,25 @@ class Environments:
             await self._uv("venv", *base, "--no-project", "--python", sys.executable, str(folder))
             wheels = ["--no-index", "--find-links", str(source / WHEELS), "--require-hashes", "--no-build"]
             await self._uv("pip", "sync", *base, "--python", python, *wheels, str(source / LOCK))
+            await self._compile(folder)
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise
         finally:
             await asyncio.to_thread(shutil.rmtree, cache, ignore_errors=True)
         os.sync()  # a stamp that is on the disk stands for what is
+
+    async def _compile(self, folder: Path) -> None:
+        """Compiles all modules: what runs in the environment cannot write to it. This Python does it, since that of the
+        environment would run what is installed there, unconfined. What cannot be compiled is left."""
+        words = (sys.executable, "-I", "-S", "-m", "compileall", "-q", "-j", "0", str(folder / "lib"))
+        nowhere = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
+        async with family_process(self._families, *words, env=os.environ, **nowhere) as process:
+            try:
+                async with asyncio.timeout(BUILD_S_MAX):
+                    await process.wait()
+            except TimeoutError:
+                return
 
     def _make_room(self, folder: Path, source: Path) -> None:
         """Raises PackageError if the disk is too full."""

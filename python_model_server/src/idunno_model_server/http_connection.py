@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from .peers import is_own_descendant
+
 HEAD_BYTES_MAX = 64 * 1024
 
 
@@ -27,6 +29,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if is_own_descendant(transport.get_extra_info("socket")):
+            transport.abort()  # a model has nothing to ask its server
+            return
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -18,10 +18,15 @@ from typing import Any
 from .errors import ModelFileError, PackageError
 from .models import Model
 from .runtimes import RUNTIMES, runtime_called
+from .sandbox import Needs
 
 MANIFEST = "manifest.json"
 FILES = "files"
 REQUIREMENTS = "requirements.txt"
+OPENAI = "openai"
+"""The runtime and its table in the settings."""
+MEMBERS_FILES = ("token_file", "ca_file")
+"""Its settings that name files of each member."""
 NO_ENVIRONMENT = (
     "The package was added without an environment of its own: add it without --no-environment, or install this beside "
     "the model server on every member"
@@ -36,6 +41,38 @@ class OpenedPackage:
     manifest: Path
     """What stands for an artefact where the model has none."""
     forget: Callable[[], None] = field(default=lambda: None)
+
+
+@dataclass(frozen=True)
+class PackageSettings:
+    """What a manifest says, but for its files."""
+
+    runtime: str
+    entry: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> PackageSettings:
+        """Raises PackageError."""
+        path = folder / MANIFEST
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_bytes())
+            runtime, entry = str(manifest["runtime"]), str(manifest["entry"])
+            return cls(runtime, entry, dict(manifest.get("settings", {})))
+        except FileNotFoundError:
+            raise PackageError(f"the package is not in {folder}: the member fetches it before it is loaded") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PackageError(f"{path} cannot be read: {error}") from error
+
+    def needs(self, folder: Path) -> Needs:
+        """What its process uses: its folder, and the files of the machine that settings for a server name. Raises
+        PackageError."""
+        network = self.settings.get("network", self.runtime == OPENAI)
+        if not isinstance(network, bool):
+            raise PackageError(f"network must be true or false, not {network!r}")
+        server = self.settings.get(OPENAI) if self.runtime == OPENAI else None  # whose code is ours
+        named = (server.get(key) for key in MEMBERS_FILES) if isinstance(server, Mapping) else ()
+        return Needs((folder, *(Path(name) for name in named if isinstance(name, str))), network)
 
 
 class Packages:
@@ -64,21 +101,13 @@ def require_requirements(folder: Path, advice: str = NO_ENVIRONMENT) -> None:
 
 def open_package(folder: Path, name: str) -> OpenedPackage:
     """Makes a model called `name` of what is in a folder. Raises PackageError."""
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        runtime, entry = str(manifest["runtime"]), str(manifest["entry"])
-        settings: Mapping[str, Any] = manifest.get("settings", {})
-    except FileNotFoundError:
-        raise PackageError(f"the package is not in {folder}: the member fetches it before it is loaded") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PackageError(f"{path} cannot be read: {error}") from error
-    make_model = runtime_called(runtime)
+    package = PackageSettings.read(folder)
+    make_model = runtime_called(package.runtime)
     if make_model is None:
-        raise PackageError(f"runtime {runtime!r} is not among those of this server: {', '.join(RUNTIMES)}")
+        raise PackageError(f"runtime {package.runtime!r} is not among those of this server: {', '.join(RUNTIMES)}")
     files = folder / FILES
     try:
-        made = make_model(name, files, entry, settings)
+        made = make_model(name, files, package.entry, package.settings)
     except ModelFileError as error:
-        raise PackageError(f"{entry}: {error}") from error
-    return OpenedPackage(made.model, path, made.forget)
+        raise PackageError(f"{package.entry}: {error}") from error
+    return OpenedPackage(made.model, folder / MANIFEST, made.forget)

@@ -44,7 +44,8 @@ def available_bytes(cgroup: Path = _CGROUP) -> int | None:
     machine = _kib_field(_MEMINFO, "MemAvailable:") * 1024
     if not machine:
         return None
-    for folder in (cgroup, cgroup / _own_group()):
+    own = cgroup / _own_group()
+    for folder in (cgroup, own.parent, own):  # a server with groups for its runners is in a part of its unit's
         try:
             limit = (folder / "memory.max").read_text().strip()
             if limit != "max":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .artefact_store import ArtefactStore, check_version
+from .data_lock import data_directory
 from .devices import CPU
 from .environments import Environments
 from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError, RunnerError
@@ -31,13 +32,14 @@ from .gpus import ANYWHERE, Gpus, Place
 from .inference_pool import InferencePool
 from .models import Model
 from .models.description import ModelDescription
-from .packages import FILES, Packages, require_requirements
+from .packages import FILES, Packages, PackageSettings, require_requirements
 from .runners.host import RunnerHost
 from .runners.replicas import NewRunner, Replicas
 from .runners.supervised_runner import START_ERRORS, SupervisedRunner
+from .sandbox import Needs
 from .serving import InServer, Serving
 from .statistics import ModelStatistics
-from .user_models import NAME
+from .user_models import NAME, files_of
 
 RETRY_AFTER_S = 1
 REASON_CHARACTERS_MAX = 420
@@ -243,10 +245,13 @@ class Repository:
         """What makes its runners, and the key of their environment. Raises PackageError."""
         source, python, key = {"name": name}, Path(sys.executable), None
         if model is not None:
-            source |= {"file": inspect.getfile(type(model)), "artefact": str(self.store.path(model, version))}
+            file, artefact = Path(inspect.getfile(type(model))), self.store.path(model, version)
+            source |= {"file": str(file), "artefact": str(artefact)}
+            needs = Needs((files_of(file), artefact, data_directory()), type(model).network)
         else:
             folder = self.packages.folder(version)
             source["package"] = str(folder)
+            needs = (await asyncio.to_thread(PackageSettings.read, folder)).needs(folder)
             key = await asyncio.to_thread(self._environments.key, folder / FILES)
             if key is None:
                 require_requirements(folder)
@@ -255,7 +260,7 @@ class Repository:
 
         def new_runner(place: Place) -> SupervisedRunner:
             title = f"model {name} version {version[:12]}" + ("" if place.device == CPU else f" on {place.device}")
-            return SupervisedRunner(self._host, title, python, source, place)
+            return SupervisedRunner(self._host, title, python, source, needs, place)
 
         return new_runner, key
 

@@ -19,18 +19,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from .data_lock import data_directory
 from .dialect import AS_FOUND, ReadOptions
 from .errors import DatasetError, MissingPackageError, TrainingError
 from .models import Model, registry
 from .os_process import die_with_parent, one_thread_per_library
 from .runners.process_family import Families, family_process
+from .sandbox import Needs, Sandbox, interpreter_folders
 from .training_data import Dataset
 from .training_result import TrainingResult, train_model
 from .training_run import Progress
@@ -53,6 +55,13 @@ class TrainingRequest:
     models_dir: Path
     out_dir: Path
     reading: ReadOptions = AS_FOUND
+    network: bool = False
+    """Whether the model may use it."""
+
+    def needs(self) -> Needs:
+        """Beside the folder for the artefact."""
+        dataset = () if self.dataset is None else (self.dataset,)
+        return Needs((self.models_dir, data_directory(), *dataset), self.network)
 
     def arguments(self) -> list[str]:
         """The command line of the training process."""
@@ -69,14 +78,19 @@ class TrainingRequest:
 
 
 async def train_in_process(
-    request: TrainingRequest, on_progress: Callable[[Progress], None], families: Families
+    request: TrainingRequest,
+    on_progress: Callable[[Progress], None],
+    families: Families,
+    hidden: Sequence[Path] = (),
 ) -> TrainingResult:
-    """Runs a training to completion. Its process and all that this started have ended then, also if it is cancelled.
-    Raises TrainingError."""
-    words = [sys.executable, "-m", __name__, *request.arguments()]
-    # The order of sets and of dicts with string keys must not differ between runs.
-    variables = {**os.environ, "PYTHONHASHSEED": "0"}
+    """Runs a training to completion. Its process and all that this started have ended then, also if it is cancelled. It
+    sees nothing of `hidden` but what it needs. Raises TrainingError."""
+    out_dir = request.out_dir.resolve()
+    sandbox = Sandbox(request.needs(), interpreter_folders(Path(sys.executable)), out_dir, tuple(hidden), gpus=True)
+    words = sandbox.command([sys.executable, "-m", __name__, *request.arguments()])
     options: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "limit": LINE_BYTES_MAX}
+    # The order of sets and of dicts with string keys must not differ between runs.
+    variables = {**sandbox.variables(os.environ), "PYTHONHASHSEED": "0"}
     async with family_process(families, *words, env=variables, **options) as process:
         if process.stdout is None:
             raise TrainingError("the training process has no standard output")

@@ -11,6 +11,7 @@ import inspect
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -87,8 +88,9 @@ class TrainingTask:
 class TrainingTasks:
     """All tasks of this server. Owned by the event loop."""
 
-    def __init__(self, work_dir: Path, models_dir: Path, families: Families) -> None:
+    def __init__(self, work_dir: Path, models_dir: Path, families: Families, hidden: Sequence[Path] = ()) -> None:
         self._families = families
+        self._hidden = hidden
         self._models_dir = models_dir
         self._root = work_dir / "trained"
         shutil.rmtree(self._root, ignore_errors=True)  # tasks do not outlive the process that started them
@@ -161,12 +163,13 @@ class TrainingTasks:
             task.progress = progress
 
         name, folder = task.model.name, task.folder
-        request = TrainingRequest(name, task.seed, task.dataset, self._models_dir, folder, task.reading)
+        network = type(task.model).network
+        request = TrainingRequest(name, task.seed, task.dataset, self._models_dir, folder, task.reading, network)
         try:
             async with self._one_at_a_time:
                 task.started_s = time.monotonic()
                 task.folder.mkdir()
-                task.result = await train_in_process(request, on_progress, self._families)
+                task.result = await train_in_process(request, on_progress, self._families, self._hidden)
                 task.state = TaskState.DONE
         except asyncio.CancelledError:
             task.state = TaskState.FAILED

@@ -32,7 +32,7 @@ from .errors import MemoryShortageError, ModelFailure, ModelLoadError, PackageEr
 from .json_codec import dumps, loads
 from .lock_environment import LockError, lock_environment
 from .os_process import become_subreaper, one_thread_per_library
-from .packages import FILES, REQUIREMENTS, require_requirements
+from .packages import FILES, REQUIREMENTS, PackageSettings, require_requirements
 from .runners.host import RunnerHost
 from .runners.process_family import Families
 from .runners.runner_process import RunnerLimits, RunnerProcess
@@ -86,8 +86,8 @@ async def try_package(folder: Path, name: str, files: list[Path], *, in_environm
     """Raises PackageError, LockError, ModelLoadError, MemoryShortageError, ModelFailure, RunnerError, and OSError."""
     inputs = [(str(path), path.read_bytes()) for path in files]
     families = Families()
-    host = RunnerHost(RunnerLimits(threads=1), families)
     with tempfile.TemporaryDirectory(prefix="idunno-model-test-") as scratch, _environments_folder() as root:
+        host = RunnerHost(RunnerLimits(threads=1), families, Path(scratch, "processes"))
         environment, python = None, Path(sys.executable)
         if in_environment and (folder / FILES / REQUIREMENTS).is_file():
             environment, python = await _environment(folder, Path(scratch), Environments(root, families))
@@ -121,7 +121,7 @@ async def _tried(
     inputs: list[tuple[str, bytes]],
 ) -> Tried:
     begin_s = time.perf_counter()
-    process = await host.start("", python)
+    process = await host.start("", python, PackageSettings.read(folder).needs(folder))
     await process.open({"name": name, "package": str(folder), "load": True})
     opened_s = time.perf_counter() - begin_s
     opening = process.opening
@@ -174,7 +174,7 @@ def main() -> int:
     failed: dict[str, Any]
     try:
         tried = asyncio.run(
-            try_package(arguments.folder, arguments.name, arguments.inputs, in_environment=in_environment)
+            try_package(arguments.folder.absolute(), arguments.name, arguments.inputs, in_environment=in_environment)
         )
     except ModelFailure as failure:
         failed = {"failed": failure.message, "traceback": failure.traceback}

@@ -36,6 +36,7 @@ LIMITS = {"batch_max": (1, ROWS_MAX), "concurrency": (1, 64), "memory_mib": (1, 
 """The range of what a class may declare: integers, but for the timeout."""
 OPTIONAL_LIMITS = frozenset(("concurrency", "memory_mib", "row_timeout_s"))
 MODULE_PREFIX = "idunno_user_models_"
+INIT = "__init__.py"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def discover(folder: Path, predefined: Mapping[str, Model]) -> UserModels:
     for module in modules:
         if module.name.startswith("_"):
             continue
-        file = folder / module.name / "__init__.py" if module.ispkg else folder / f"{module.name}.py"
+        file = folder / module.name / INIT if module.ispkg else folder / f"{module.name}.py"
         try:
             _refuse_world_writable(file)
             for model in _models_in(_import(file, module.name)):
@@ -99,11 +100,16 @@ def discover(folder: Path, predefined: Mapping[str, Model]) -> UserModels:
 def open_user_model(file: Path, name: str) -> Model:
     """The model of that name in a file, imported anew. Raises ModelFileError."""
     _refuse_world_writable(file)
-    stem = file.parent.name if file.name == "__init__.py" else file.stem
+    stem = file.parent.name if file.name == INIT else file.stem
     for model in _models_in(_import(file, stem)):
         if model.name == name:
             return model
     raise ModelFileError(f"{file} no longer defines the model {name!r}")
+
+
+def files_of(file: Path) -> Path:
+    """What belongs to the model in a file: the folder of a package, or the file alone."""
+    return file.parent if file.name == INIT else file
 
 
 def _refuse_world_writable(path: Path) -> None:
@@ -159,6 +165,8 @@ def _check_limits(kind: type[Model], refuse: Callable[[str], ModelFileError]) ->
         is_in_range = is_number and isinstance(value, int | float) and low <= value <= high
         if not is_in_range and not (value is None and name in OPTIONAL_LIMITS):
             raise refuse(f"{name} must be from {low} to {high}, not {value!r}")
+    if type(kind.network) is not bool:
+        raise refuse(f"network must be True or False, not {kind.network!r}")
     if inspect.iscoroutinefunction(getattr(kind, "setup", None)):
         raise refuse("setup must not be async: it is called on the event loop's thread")
     if is_async(kind) and kind.concurrency is None:

@@ -41,7 +41,7 @@ class WordCounter:
         return len(words_of(text)) + self.offset
 
 
-@idunno.model(batch=True, batch_max=16)
+@idunno.model(batch=True, batch_max=16, network=True)
 def lengths(texts: list[str]) -> list[int]:
     """Answers whole batches."""
     return [len(text) for text in texts]

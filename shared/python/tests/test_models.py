@@ -43,6 +43,9 @@ def test_a_package_is_source_that_can_be_read(tmp_path: Path) -> None:
     assert (tmp_path / "r/requirements.txt").read_text() == "roman-numerals==4.1.0\n"
     write_package(models.echo, tmp_path / "e")
     assert "batch_max = 64" in (tmp_path / "e/model.toml").read_text()
+    assert "network" not in (tmp_path / "e/model.toml").read_text()
+    write_package(models.lengths, tmp_path / "l")
+    assert "network = true" in (tmp_path / "l/model.toml").read_text()
 
 
 def test_what_has_no_source_is_refused_by_name(tmp_path: Path) -> None:

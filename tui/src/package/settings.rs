@@ -113,6 +113,9 @@ pub struct Settings {
     memory_mib: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     row_timeout_s: Option<f64>,
+    /// Whether its process may use the network, on members whose kernel can refuse that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<bool>,
     /// `openai`: the server, and what it is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     openai: Option<OpenAi>,

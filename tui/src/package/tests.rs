@@ -54,6 +54,14 @@ fn a_server_of_others_is_a_table_of_the_settings() {
 }
 
 #[test]
+fn the_network_is_asked_for_by_true_or_false() {
+    let package = opened(&[("model.py", ""), ("model.toml", "network = true")]).unwrap();
+    assert_eq!(Value::Object(package.settings), serde_json::json!({"network": true}));
+    let error = refused(&[("model.py", ""), ("model.toml", "network = \"yes\"")]);
+    assert!(error.contains("network") && error.contains("boolean"), "{error}");
+}
+
+#[test]
 fn a_program_is_recognised_by_its_mode() {
     let folder = folder(&[("run", "#!/bin/sh\ncat"), ("words.txt", "a")]);
     let path = folder.path().join("run");

@@ -122,6 +122,8 @@ class Model(ABC):
     """The memory that a loaded model needs: it is not loaded where less is available. None if not known."""
     row_timeout_s: ClassVar[float | None] = None
     """The longest that one row may take, 1 to 3,600: a call gets as much more time. None if not known."""
+    network: ClassVar[bool] = False
+    """Whether its process may use the network. A package says so in model.toml instead."""
 
     def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their dataset
         """Raises MissingPackageError if packages that training needs are not installed."""

@@ -7,7 +7,6 @@ cancelled request is answered, too, once the batches that run have finished: so 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
 import gc
 import os
@@ -33,9 +32,6 @@ from ..user_models import open_user_model
 from .carried_errors import CARRIED, error_as_json
 from .frames import Frame, receive_frame, send_frame
 
-OOM_SCORE = 500
-"""Of 1,000: when memory runs out, the kernel ends a runner rather than the member."""
-
 
 def main(descriptor: int, parent: int, threads: int) -> None:
     faulthandler.enable(all_threads=False)  # the line that crashed is among the last lines of output
@@ -43,8 +39,6 @@ def main(descriptor: int, parent: int, threads: int) -> None:
         signal_at_parent_death(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(EXIT_PARENT_DIED)
-    with contextlib.suppress(OSError):  # it was raised higher already
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     one_thread_per_library()
     keep_freed_memory()
     sys.set_int_max_str_digits(0)  # integers of rows and answers have any size; what takes too long is ended

@@ -26,8 +26,10 @@ from ..execution import Opening
 from ..inference_pool import TensorAnswers
 from ..models.description import ModelDescription
 from ..process_memory import MIB
+from ..sandbox import Sandbox
 from ..statistics import InferTimes
 from .carried_errors import error_of_json
+from .cgroups import Cgroups, RunnerGroup
 from .frames import READ_AHEAD_BYTES, Frame, FrameError, Part, read_frame, write_frame
 from .output_tail import OutputTail
 from .process_family import MARK, Family, ProcessEntry, private_bytes, process_table, read_bytes
@@ -57,7 +59,15 @@ class RunnerLimits:
 class RunnerProcess:
     """See the module. Owned by the event loop."""
 
-    def __init__(self, title: str, limits: RunnerLimits, family: Family, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self,
+        title: str,
+        limits: RunnerLimits,
+        family: Family,
+        process: asyncio.subprocess.Process,
+        sandbox: Sandbox,
+        group: RunnerGroup | None,
+    ) -> None:
         self.title = title
         self.family = family
         self.has_answered = False
@@ -72,6 +82,8 @@ class RunnerProcess:
         """Why it ended."""
         self._limits = limits
         self._process = process
+        self._sandbox = sandbox
+        self._group = group
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._cancelled: dict[int, asyncio.TimerHandle] = {}
@@ -83,26 +95,35 @@ class RunnerProcess:
         self._attending: asyncio.Task[None]
 
     @classmethod
-    async def start(cls, title: str, python: Path, limits: RunnerLimits, variables: Mapping[str, str]) -> RunnerProcess:
+    async def start(
+        cls,
+        title: str,
+        python: Path,
+        limits: RunnerLimits,
+        sandbox: Sandbox,
+        variables: Mapping[str, str],
+        cgroups: Cgroups,
+    ) -> RunnerProcess:
         """`variables` come before those of this process. Raises RunnerError if no process can be started."""
+        if not os.access(python, os.X_OK):
+            raise RunnerError(f"cannot start {python}: it is no program that this user may run")
         try:
             ours, theirs = socket.socketpair()
             output_read, output_write = os.pipe()
         except OSError as error:
             raise RunnerError(f"cannot start a process: {error}") from None
         mark = secrets.token_hex(8)
-        words = [str(START), str(theirs.fileno()), str(os.getpid()), str(limits.threads)]
+        words = [str(python), "-P", str(START), str(theirs.fileno()), str(os.getpid()), str(limits.threads)]
         try:
             process = await asyncio.create_subprocess_exec(
-                python,
-                "-P",
-                *words,
+                *sandbox.command(words),
+                cwd=sandbox.scratch,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output_write,
                 stderr=output_write,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**_environment(python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
+                env={**_environment(sandbox, python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
@@ -111,7 +132,10 @@ class RunnerProcess:
         finally:
             theirs.close()
             os.close(output_write)
-        runner = cls(title, limits, Family(process.pid, mark), process)
+        group = cgroups.new(mark)
+        if group is not None:
+            group.add(process.pid)
+        runner = cls(title, limits, Family(process.pid, mark), process, sandbox, group)
         reader, runner._writer = await asyncio.open_connection(sock=ours, limit=READ_AHEAD_BYTES)
         reading = asyncio.create_task(runner._read_frames(reader))
         output = asyncio.create_task(runner.output.read(output_read))
@@ -143,8 +167,14 @@ class RunnerProcess:
         self.device = device if isinstance(device, str) else None
         if about.limits.memory_mib is not None and self.device == CPU:
             self._memory_bytes_max = about.limits.memory_mib * MIB
+            await asyncio.to_thread(self._limit_memory, self._memory_bytes_max)
         self._row_timeout_s = about.limits.row_timeout_s or 0.0
         return about
+
+    def _limit_memory(self, bytes_max: int) -> None:
+        """The kernel's limit is there for what is too fast to be looked at. It counts files that are mapped, too."""
+        if self._group is not None:
+            self._group.limit_memory(bytes_max + sum(map(_size, self._sandbox.needs.read)))
 
     def _progress(self, table: dict[int, ProcessEntry]) -> tuple[int, int, int]:
         pids = self.family.members(table)
@@ -210,6 +240,17 @@ class RunnerProcess:
             used_mib = self.memory_bytes // MIB
             self.tell_to_end(f"it used {used_mib} MiB of memory, and declares memory_mib = {limit // MIB}")
 
+    def _kill_all(self) -> bool:
+        """Kills all its processes. Returns whether the kernel had done so for lack of memory."""
+        if self._group is None:
+            self.family.kill()
+            return False
+        was_out_of_memory = self._group.was_out_of_memory()
+        self._group.kill()
+        self.family.kill()  # it also reaps them
+        self._group.remove()
+        return was_out_of_memory
+
     async def _read_frames(self, reader: asyncio.StreamReader) -> str | None:
         """Reads what it answers. Returns why it must be ended, or None at the end."""
         try:
@@ -243,7 +284,7 @@ class RunnerProcess:
         elif reason is None:  # the socket is closed a little before the process is gone
             await asyncio.wait({exited}, timeout=STOP_S_MAX)
         was_killed = not exited.done()
-        await asyncio.to_thread(self.family.kill)
+        was_out_of_memory = await asyncio.to_thread(self._kill_all)
         code = await exited
         await asyncio.wait({output}, timeout=OUTPUT_S_MAX)
         for task in (reading, output):
@@ -254,6 +295,10 @@ class RunnerProcess:
             self._writer.close()
         if reason is None:
             reason = "it closed its connection" if was_killed else _why(code)
+        if was_out_of_memory:
+            limit = self._memory_bytes_max
+            declared = "" if limit is None else f": it declares memory_mib = {limit // MIB}"
+            reason = f"the kernel ended it for lack of memory{declared}"
         lines = self.output.summary(SUMMARY_CHARACTERS_MAX)
         whole = f"{reason}; its last lines: {lines}" if lines else reason
         self.ended.set_result(whole)
@@ -263,9 +308,18 @@ class RunnerProcess:
         self._opened.exception()  # it may be that nobody asks
 
 
-def _environment(python: Path) -> dict[str, str]:
+def _size(path: Path) -> int:
+    """The bytes of a file, or of all files below a folder."""
+    try:
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return 0
+
+
+def _environment(sandbox: Sandbox, python: Path) -> dict[str, str]:
     """The variables for a runner. Another Python's must not lead it to other packages."""
-    variables = dict(os.environ)
+    variables = sandbox.variables(os.environ)
     if python != Path(sys.executable):
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             variables.pop(name, None)

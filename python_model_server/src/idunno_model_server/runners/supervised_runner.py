@@ -15,6 +15,7 @@ from ..gpus import ANYWHERE, Place
 from ..inference_pool import TensorAnswers
 from ..models.description import ModelDescription
 from ..open_inference import InferRequest
+from ..sandbox import Needs
 from .host import RunnerHost
 from .restarts import Restarts
 from .runner_process import RunnerProcess
@@ -35,7 +36,13 @@ class SupervisedRunner:
     """See the module. Owned by the event loop."""
 
     def __init__(
-        self, host: RunnerHost, title: str, python: Path, source: dict[str, Any], place: Place = ANYWHERE
+        self,
+        host: RunnerHost,
+        title: str,
+        python: Path,
+        source: dict[str, Any],
+        needs: Needs,
+        place: Place = ANYWHERE,
     ) -> None:
         self.state = RunnerState.RESTARTING
         self.reason = ""
@@ -48,6 +55,7 @@ class SupervisedRunner:
         self._title = title
         self._python = python
         self._source = source
+        self._needs = needs
         self._place = place
         self._restarts = Restarts()
         self._wanted = asyncio.Event()
@@ -82,7 +90,7 @@ class SupervisedRunner:
             process.tell_to_end("it was checked")
 
     async def _start(self) -> RunnerProcess:
-        return await self._host.start(self._title, self._python, self._place.variables)
+        return await self._host.start(self._title, self._python, self._needs, self._place.variables)
 
     async def _open_process(self, load: bool | str = True) -> tuple[RunnerProcess, ModelDescription]:
         process = await self._start()

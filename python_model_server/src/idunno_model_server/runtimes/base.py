@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..devices import resolve_device
+from ..errors import ModelFileError
 from ..models import Model, Runner
 from ..models.batch_model import BatchModel, BatchRunner, SetupContext
 from ..user_models import checked_model
@@ -34,6 +35,8 @@ def packaged(kind: type[Model], name: str, files: Path, settings: Mapping[str, A
     if not isinstance(getattr(kind, "description", None), str) or "description" in settings:
         attributes["description"] = str(settings.get("description", name))
     attributes.update({limit: settings[limit] for limit in LIMITS if limit in settings})
+    if kind.network is True and settings.get("network") is not True:
+        raise ModelFileError("its class declares network, and a package does that in model.toml: network = true")
     artefact = settings.get("artefact")
     if artefact is not None:
         attributes["load"] = lambda self, _manifest: kind.load(self, files / artefact)

@@ -48,13 +48,13 @@ class SentenceEmbeddings(BatchModel):
     platform = "onnxruntime_onnx"
     batch_max = 256
     parameters = MappingProxyType({"truncate": TRUNCATE})
-    network: str | None
+    network_file: str | None
     settings: EncoderSettings
     canary_text: str
 
     def setup(self, context: SetupContext) -> None:
         folder = context.folder
-        network = str(folder / self.network) if self.network else _converted(folder)
+        network = str(folder / self.network_file) if self.network_file else _converted(folder)
         tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
         self.encoder = TextEncoder(network, self.settings, tokenizer, context.device)
 
@@ -133,7 +133,7 @@ def sentence_model(name: str, files: Path, entry: str, settings: Mapping[str, An
         _require_convertible(files)
     attributes = {
         "__module__": __name__,
-        "network": network,
+        "network_file": network,
         "settings": _settings(files, files / entry),
         "canary_text": str(settings.get("canary", CANARY)),
     }

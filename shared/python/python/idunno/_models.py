@@ -54,6 +54,7 @@ def model(
     device: Literal["cpu", "cuda", "auto"] | None = None,
     memory_mib: int | None = None,
     row_timeout_s: int | None = None,
+    network: bool | None = None,
 ) -> Callable[[Target], Target]: ...
 def model(
     target: Any = None,
@@ -68,6 +69,7 @@ def model(
     device: Literal["cpu", "cuda", "auto"] | None = None,
     memory_mib: int | None = None,
     row_timeout_s: int | None = None,
+    network: bool | None = None,
 ) -> Any:
     """Makes a function or a class a model: `client.add_model(it)`, or `client.run(it, data)`. It stays what it is.
 
@@ -93,6 +95,7 @@ def model(
         "device": device,
         "memory_mib": memory_mib,
         "row_timeout_s": row_timeout_s,
+        "network": network,
     }
     settings = {key: value for key, value in given.items() if value is not None}
     options = ModelOptions(name, tuple(requirements), batch, canary, settings)
