@@ -331,7 +331,7 @@ impl<'a> BatchRun<'a> {
         debug!(lease = %self.grant.lease, queries = positions.len(), %reason, "an infer call failed");
         if error.is_runner_down() {
             if matches!(error, ServerError::RunnerEnded { .. }) {
-                self.faults.add_halves(query_indices(self.grant, positions), kind, &reason);
+                self.faults.add(query_indices(self.grant, positions), kind, &reason);
             }
             self.runner_down = Some(reason);
             return;

@@ -276,6 +276,8 @@ pub enum FaultKind {
     Fetch,
     /// The worker cannot run anything now: the batch is not at fault.
     Worker,
+    /// The process that runs the model ended with these queries, all of one call: one of them may have ended it.
+    Crash,
 }
 
 /// Queries that a worker could not answer.
