@@ -102,7 +102,7 @@ class RunnerProcess:
                 stderr=output_write,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**_environment(python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
+                env={**environment_of(python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
@@ -263,8 +263,8 @@ class RunnerProcess:
         self._opened.exception()  # it may be that nobody asks
 
 
-def _environment(python: Path) -> dict[str, str]:
-    """The variables for a runner. Another Python's must not lead it to other packages."""
+def environment_of(python: Path) -> dict[str, str]:
+    """The variables for a process of a model. Another Python's must not lead it to other packages."""
     variables = dict(os.environ)
     if python != Path(sys.executable):
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
