@@ -20,12 +20,19 @@ impl World {
         self.scheduler.as_ref().map(Scheduler::statistics).map_or(0, |statistics| statistics.crashes)
     }
 
+    fn has_answered(&self, id: JobId, answers: u64) -> bool {
+        let job = &self.log.jobs[&id];
+        job.answered.len() >= answers || job.is_done()
+    }
+
     /// Runs until the job has so many answers or is done. Returns the time.
     fn run_until_answered(&mut self, id: JobId, answers: u64) -> Instant {
-        let is_over =
-            |world: &Self| world.log.jobs[&id].answered.len() >= answers || world.log.jobs[&id].is_done();
-        while !is_over(self) && self.step(Instant::START + TOO_LONG) {}
-        assert!(is_over(self), "{} answers after an hour", self.log.jobs[&id].answered.len());
+        while !self.has_answered(id, answers) && self.step(Instant::START + TOO_LONG) {}
+        assert!(
+            self.has_answered(id, answers),
+            "{} answers after an hour",
+            self.log.jobs[&id].answered.len()
+        );
         self.now
     }
 }

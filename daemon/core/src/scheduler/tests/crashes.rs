@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A batch that ran, and whether it crashed.
+type RanBatch = (QueryRange, bool);
+
 impl Harness {
     /// The worker reports that its model is loaded or not, and wants nothing.
     fn report_loaded(&mut self, node: u64, is_loaded: bool) {
@@ -12,7 +15,7 @@ impl Harness {
 
     /// Four workers in turn run what they are leased, until nothing is left; a batch with this query crashes. Returns the
     /// batches in order, each with whether it crashed, and the dead queries with their attempts.
-    fn run_with_crashing(&mut self, query: u64) -> (Vec<(QueryRange, bool)>, Vec<(u64, u32)>) {
+    fn run_with_crashing(&mut self, query: u64) -> (Vec<RanBatch>, Vec<(u64, u32)>) {
         let (mut ran, mut dead_letters) = (Vec::new(), Vec::new());
         for turn in 0..200u64 {
             let node = turn % 4 + 1;
@@ -98,4 +101,54 @@ fn a_job_is_charged_for_the_time_until_the_model_runs_again() {
     let jobs = &harness.scheduler.jobs;
     let charged = jobs[&JOB].service.virtual_time / jobs[&JOB].service.cost(1);
     assert_eq!(charged, 10 + 10 + 10_000, "a batch, a batch that crashed, and ten seconds");
+}
+
+/// Four workers run a job to its end; a batch with one of the crashing queries crashes. Returns the crashes until the queries
+/// that are in no quarantine are answered, and in all; exactly the crashing queries are dead then.
+fn crashes_of(queries: u64, batch: u32, crashing: &BTreeSet<u64>) -> (u64, u64) {
+    let mut harness = Harness::new(queries, 4);
+    harness.handle(SchedulerEvent::Job(JobSpec { batch_size: batch.into(), ..spec(1, queries) }));
+    let (mut before_quarantine, mut dead_queries) = (0, BTreeSet::new());
+    let (mut node, mut idle) = (0, 0);
+    // A query's tries alone are at most two seconds apart.
+    while idle < 100 {
+        node = node % 4 + 1;
+        harness.advance(25);
+        let pulled = harness.receive(WorkerReport { wait_ms: 0, ..report(node) });
+        let Some(lease) = reply_to(node, pulled).grants.first().copied() else {
+            idle += 1;
+            continue;
+        };
+        idle = 0;
+        if lease.range.count > 1 {
+            before_quarantine = harness.scheduler.statistics().crashes;
+        }
+        if crashing.range(lease.range.queries()).next().is_some() {
+            dead_queries.extend(
+                dead(&harness.fail(node, lease, FaultKind::Crash)).into_iter().map(|(query, _)| query),
+            );
+        } else {
+            harness.commit(node, lease);
+        }
+    }
+    assert_eq!(&dead_queries, crashing);
+    assert_eq!(harness.scheduler.leased(JOB), 0);
+    (before_quarantine, harness.scheduler.statistics().crashes)
+}
+
+#[test]
+fn a_crashing_query_costs_five_crashes_whatever_its_batch() {
+    for batch in [4, 16, 64, 1_024] {
+        let (_, all) = crashes_of(10_240, batch, &BTreeSet::from([5_000]));
+        println!("one query in batches of {batch}: {all} crashes");
+        assert_eq!(all, 5, "in batches of {batch}");
+    }
+}
+
+#[test]
+fn the_other_queries_are_answered_before_the_quarantine() {
+    let crashing: BTreeSet<u64> = (0..20).map(|n| 37 + n * 499).collect();
+    let (before, all) = crashes_of(10_000, 64, &crashing);
+    println!("20 queries of 10,000: {before} crashes before the last batch of several queries, {all} in all");
+    assert!(before <= 2 * 20 && all <= 5 * 20, "{before} and {all} crashes");
 }
