@@ -153,7 +153,12 @@ def _children(served: Served, task: str) -> list[int]:
 
 
 @pytest.mark.parametrize("dies", ["no", "yes"], ids=["cancelled", "its process ends"])
-def test_a_training_ends_with_everything_that_it_started(served: Served, dies: str) -> None:
+def test_a_training_ends_with_everything_that_it_started(
+    start_server: Callable[..., ModelServer], tmp_path: Path, dies: str
+) -> None:
+    served = Served(
+        start_server("--packages-dir", str(tmp_path)), tmp_path
+    )  # without runners, which would be looked at
     version = served.add({"model.py": TREE, "die.txt": dies})
     task = served.train("tree", version).json()["task"]
     children = _children(served, task)
@@ -164,8 +169,8 @@ def test_a_training_ends_with_everything_that_it_started(served: Served, dies: s
     else:
         value = served.server.wait_for_task(task)
         assert value["reason"].startswith("the training process exited with code 9; its last lines: children")
-    # What hides, without a parent, a session or the mark in its environment, is found by the next sweep.
-    wait_until(lambda: not any(map(is_running, children)), "the end of all processes")
+    # Also what hides: without a parent, a session or the mark in its environment.
+    wait_until(lambda: not any(map(is_running, children)), "the end of all processes", 20)
 
 
 SLOW = """

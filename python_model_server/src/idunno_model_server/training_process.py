@@ -34,6 +34,7 @@ from .training_run import Progress
 
 IDLE_S_MAX = 900.0
 LINE_BYTES_MAX = 64 * 1024
+STRAY_S = 0.5
 SUMMARY_CHARACTERS_MAX = 300
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -131,6 +132,14 @@ async def train_in_process(
     if trained is None:
         raise TrainingError(outcome.last.get("failed") or _why(process.returncode or 0, output))
     return TrainingResult(request.out_dir / trained["artefact"], trained["metrics"])
+
+
+async def end_strays(families: Families) -> None:
+    """Ends what a training left that is in no family: it has left the session, emptied its environment and lost its
+    parent. The second look ends what the first one saw."""
+    families.sweep(await asyncio.to_thread(process_table))
+    await asyncio.sleep(STRAY_S)
+    families.sweep(await asyncio.to_thread(process_table))
 
 
 async def _wait(

@@ -24,7 +24,7 @@ from .models.base import DatasetUse
 from .runners.output_tail import OutputTail
 from .runners.process_family import Families
 from .training_child import METRICS_FILE
-from .training_process import TrainingRequest, train_in_process
+from .training_process import TrainingRequest, end_strays, train_in_process
 from .training_result import TrainingResult
 from .training_run import Progress
 from .user_code import model_failure
@@ -224,6 +224,7 @@ class TrainingTasks:
             task.reason = str(error)
         finally:
             task.ended_s = time.monotonic()
+            await asyncio.shield(end_strays(self._families))
 
 
 def check_dataset_use(name: str, use: DatasetUse, *, has_dataset: bool) -> None:
