@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ModelServer
-from wire import binary_response
+from test_packages import load, write_package
+from wire import binary_response, outputs
 
 from idunno_model_server import failures, user_code
 from idunno_model_server.api import BatchModel
@@ -31,7 +32,7 @@ def page() -> str:
 def test_the_example_of_a_batch_model_works(
     page: str, tmp_path: Path, start_server: Callable[..., ModelServer]
 ) -> None:
-    (source,) = EXAMPLE.findall(page)
+    _, source = EXAMPLE.findall(page)
     (tmp_path / "backwards.py").write_text(source)
     server = start_server("--models-dir", str(tmp_path))
     server.deploy("backwards", server.train("backwards"))
@@ -40,8 +41,24 @@ def test_the_example_of_a_batch_model_works(
     assert tensors["error"] == [b"", b"too long", b""]
 
 
+def test_the_example_of_a_training_works(page: str, tmp_path: Path, start_server: Callable[..., ModelServer]) -> None:
+    source, _ = EXAMPLE.findall(page)
+    (tmp_path / "reviews.jsonl").write_text(
+        '{"input": "a warm film", "label": "good"}\n{"input": "long and dull", "label": "bad"}\n'
+    )
+    packages = tmp_path / "packages"
+    server = start_server("--packages-dir", str(packages))
+    version = write_package(packages, {"model.py": source})
+    artefact = server.train("votes", package=version, dataset=str(tmp_path / "reviews.jsonl")).decode()
+    trained = write_package(
+        packages, {"model.py": source, ".trained/votes.json": artefact}, artefact=".trained/votes.json"
+    )
+    assert load(server, "votes", trained).status_code == 200
+    assert outputs(server.infer("votes", [b"a dull evening", b"warm"])) == [b'"bad"', b'"good"']
+
+
 def test_the_example_can_be_tried_without_a_server(page: str, tmp_path: Path) -> None:
-    (source,) = EXAMPLE.findall(page)
+    _, source = EXAMPLE.findall(page)
     (tmp_path / "backwards.py").write_text(source)
     (tmp_path / "broken.py").write_text(source.replace("texts = ", "1 / 0; texts = ").replace("backwards", "broken"))
     (tmp_path / "question.txt").write_text("abc")

@@ -63,6 +63,9 @@ class Odd(BatchModel):
             return ["one"]
         if words[0] == "large":
             return ["x" * int(words[1]) for _ in inputs]
+        if words[0] == "disk":
+            with open("/dev/full", "wb", 0) as file:  # what a full disk says
+                file.write(b"a result that is kept")
         if words[0] == "nan":
             return [float("nan"), "a number"]
         if words[0] == "sleep":
@@ -276,6 +279,15 @@ def test_wrong_answers_end_no_process(odd: Odd) -> None:
     assert b"NaN" in tensors["error"][0]
     assert tensors["output"][1] == b'"a number"'
     assert odd.answer("x") == pid
+
+
+def test_a_full_disk_fails_its_request_and_ends_no_process(odd: Odd, neighbour: Odd) -> None:
+    pid = odd.answer("x")
+    response = odd.ask("disk")
+    assert (response.status_code, "runner" in response.json()) == (500, False)
+    assert "No space left on device (model.py, line" in response.json()["error"]
+    assert odd.answer("x") == pid, "the same process goes on"
+    assert neighbour.answer("x") == neighbour.runner()["pid"]
 
 
 def test_an_answer_of_40_mb_comes_back_and_delays_no_neighbour(odd: Odd, neighbour: Odd) -> None:

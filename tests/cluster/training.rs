@@ -10,6 +10,7 @@ use idunno_shared::wire::control::{Change, ModelView};
 use idunno_shared::wire::jobs::Training;
 use rustix::process::Signal;
 
+use crate::backup::idunno;
 use crate::harness::{LocalCluster, heavy, name, put_text};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -135,4 +136,78 @@ async fn a_custom_model_is_trained_on_a_data_set_in_the_store() {
         })
         .await;
     assert_eq!(answers(&cluster).await, (2, 1, 2), "what was trained before answers");
+}
+
+/// Answers how many examples had the input as their label, times a number from a file of the package.
+const PACKAGE: &str = r#"
+import json
+from idunno_model_server.api import BatchModel
+
+class Votes(BatchModel):
+    dataset = "required"
+
+    def train(self, dataset, run):
+        votes = {label: 0 for label in dataset.labels()}
+        for example in dataset:
+            votes[example.label] += int((run.folder / "weight.txt").read_text())
+        run.artefact.write_text(json.dumps(votes, sort_keys=True))
+        return {"examples": len(dataset)}
+
+    def setup(self, context):
+        self.votes = json.loads(context.artefact.read_text())
+
+    def predict(self, inputs):
+        return [self.votes.get(str(row, "utf-8"), 0) for row in inputs]
+
+    def canary(self):
+        return b"cat"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_is_trained_in_its_own_process_and_every_member_loads_the_outcome() {
+    let _turn = heavy().await;
+    let cluster = LocalCluster::start(3, true).await;
+    put_text(&cluster, "lessons.csv", "input,label\nmeow,cat\npurr,cat\nwoof,dog\n").await;
+    put_text(&cluster, "words.jsonl", "{\"input\":\"cat\"}\n{\"input\":\"dog\"}\n{\"input\":\"cow\"}\n")
+        .await;
+    let votes: ModelName = "votes".parse().unwrap();
+    for (name, code) in [("votes", PACKAGE), ("fixed", &PACKAGE.replace("def train", "def untrained"))] {
+        let folder = cluster.scratch(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("model.py"), code).unwrap();
+        std::fs::write(folder.join("weight.txt"), "10").unwrap();
+        let words = ["model", "add", folder.to_str().unwrap()];
+        cluster.eventually("a package is added", LIMIT, async || idunno(&cluster, &words)).await;
+    }
+    let of_votes = async || {
+        let view = cluster.view().await.unwrap();
+        view.models.into_iter().find(|view| view.model == votes).unwrap()
+    };
+    let before = of_votes().await;
+    for (words, says) in [
+        (&["train-start", "fixed", "--dataset", "lessons.csv"][..], "its class defines no train"),
+        (&["train-start", "votes"], "needs a dataset"),
+    ] {
+        let refused = idunno(&cluster, words).unwrap_err();
+        assert!(refused.contains(says), "{refused}");
+    }
+    assert!(!of_votes().await.training, "nothing runs");
+
+    idunno(&cluster, &["train-start", "votes", "--dataset", "lessons.csv", "--wait"]).unwrap();
+    cluster.trained(std::slice::from_ref(&votes)).await;
+    let after = of_votes().await;
+    assert_ne!(before.version, after.version);
+    assert_eq!(after.metrics, [(String::from("examples"), String::from("3"))], "{after:?}");
+    assert_eq!(
+        after.package.unwrap().files,
+        before.package.unwrap().files + 1,
+        "what it wrote is a file of it"
+    );
+    let job = cluster.add_job("votes", "words.jsonl", 2).await;
+    cluster.start_job(job).await;
+    let view = cluster.finished(job, LIMIT).await;
+    assert_eq!((view.done, view.dead), (3, 0), "{view:?}");
+    let rows = cluster.results(job).await;
+    let answers: Vec<String> = rows.values().map(|row| row.output.to_string()).collect();
+    assert_eq!(answers, ["20", "10", "0"]);
 }

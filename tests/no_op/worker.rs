@@ -166,6 +166,7 @@ pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyh
             result,
             metrics: Vec::new(),
             report: None,
+            package: None,
         })
         .await?;
     workers.iter_mut().for_each(|worker| worker.version = Some(version));

@@ -71,6 +71,7 @@ pub(crate) fn train(state: &mut State) {
         training,
         metrics: Vec::new(),
         report: None,
+        package: None,
     };
     state.apply(&command(trained)).unwrap();
 }

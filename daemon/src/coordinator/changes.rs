@@ -109,8 +109,16 @@ impl LeaderTerm {
             Change::AddModel { upload, model, package, unchecked: false } => {
                 self.add_model(op, by, (upload, model, package)).await
             }
+            Change::TrainStart { models, training } if self.any_package(&models) => {
+                self.train_packages(op, by, (models, training)).await
+            }
             change => self.propose_asked(op, by, Action::Change(change)).await,
         }
+    }
+
+    fn any_package(&self, models: &[ModelName]) -> bool {
+        let state = self.state();
+        models.iter().any(|model| state.package(model).is_some())
     }
 
     /// Who asked, and what this coordinator knows of the holders of what is committed: the log does not know who is up.
@@ -161,14 +169,20 @@ impl LeaderTerm {
             JobRequest::Failed { worker, lease, faults } => {
                 self.scheduler.failed(worker, lease, faults).await.map(|()| JobReply::Noted)
             }
-            JobRequest::Trained { worker, model, training, result, metrics, report } => {
+            JobRequest::Trained { worker, model, training, result, metrics, report, package } => {
                 if let Ok((upload, _)) = &result {
                     self.uploads.touch(*upload).await?;
                 }
                 let upload = result.as_ref().ok().map(|(upload, _)| *upload);
                 let metrics = checked(metrics);
-                let result =
-                    result.map(|(upload, artefact)| Trained { upload, artefact, training, metrics, report });
+                let result = result.map(|(upload, artefact)| Trained {
+                    upload,
+                    artefact,
+                    training,
+                    metrics,
+                    report,
+                    package,
+                });
                 self.scheduler.trained(worker, model, result).await?;
                 if let Some(upload) = upload {
                     self.uploads.end(upload).await;

@@ -10,7 +10,8 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::control::JobState;
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, QueryInput, RecordsGrant, ReportReply, ServerState, WorkerReport,
+    Grant, Lease, ModelArtefact, ModelState, QueryInput, RecordsGrant, ReportReply, ServerState, Training,
+    TrainingAssignment, WorkerReport,
 };
 
 use crate::membership::MembershipView;
@@ -137,7 +138,7 @@ pub fn orders(
         cancelled: plan.cancelled.clone(),
         load: report.map(|report| missing_models(state, view, report)).unwrap_or_default(),
         unload: report.map(|report| unwanted_versions(state, report)).unwrap_or_default(),
-        train: plan.train.clone(),
+        train: plan.train.iter().map(|(model, training)| assignment(state, view, model, training)).collect(),
         restart: plan.restart.clone(),
         stop_training: plan.stop_training.clone(),
     }
@@ -183,6 +184,31 @@ fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: L
     })
 }
 
+fn assignment(
+    state: &State,
+    view: &MembershipView,
+    model: &ModelName,
+    training: &Training,
+) -> TrainingAssignment {
+    let package = state.package(model).map(|artefact| model_artefact(state, view, model, artefact));
+    TrainingAssignment { model: model.clone(), training: training.clone(), package }
+}
+
+/// A version of a model, with the live holders of its extents.
+pub fn model_artefact(
+    state: &State,
+    view: &MembershipView,
+    model: &ModelName,
+    artefact: &Artefact,
+) -> ModelArtefact {
+    ModelArtefact {
+        model: model.clone(),
+        version: artefact.version,
+        extents: placed_all(state, view, &artefact.extents),
+        is_package: artefact.package.is_some(),
+    }
+}
+
 /// The newest version of each model.
 fn newest_versions(state: &State) -> impl Iterator<Item = (&ModelName, &Arc<Artefact>)> {
     state.models().filter_map(|(name, model)| Some((name, model.artefact.as_ref()?)))
@@ -213,12 +239,7 @@ fn missing_models(state: &State, view: &MembershipView, report: &WorkerReport) -
         if extents > LOAD_EXTENTS_MAX && !missing.is_empty() {
             break;
         }
-        missing.push(ModelArtefact {
-            model: name.clone(),
-            version: artefact.version,
-            extents: placed_all(state, view, &artefact.extents),
-            is_package: artefact.package.is_some(),
-        });
+        missing.push(model_artefact(state, view, name, artefact));
     }
     missing
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use idunno_core::metadata::Applied;
 use idunno_shared::ids::{Digest, JobId, OpId};
 use idunno_shared::names::ModelName;
+use idunno_shared::wire::jobs::Training;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -53,6 +54,8 @@ pub enum WorkSubject {
     Job(JobId),
     /// A version of a model that is being checked.
     Model(ModelName, Digest),
+    /// A training of models that are being checked.
+    Training(Vec<ModelName>, Training),
 }
 
 impl fmt::Display for WorkSubject {
@@ -60,6 +63,10 @@ impl fmt::Display for WorkSubject {
         match self {
             Self::Job(job) => job.fmt(f),
             Self::Model(model, _) => write!(f, "model '{model}'"),
+            Self::Training(models, _) => {
+                let names: Vec<&str> = models.iter().map(ModelName::as_str).collect();
+                write!(f, "the training of {}", names.join(", "))
+            }
         }
     }
 }
@@ -196,6 +203,9 @@ fn in_progress(subject: &WorkSubject, status: &Status) -> Refusal {
         }
         WorkSubject::Model(model, _) => {
             format!("a member is still checking model '{model}': 'model ls' shows whether it was added")
+        }
+        WorkSubject::Training(..) => {
+            format!("a member is still checking {subject}: 'model ls' shows whether it has begun")
         }
     };
     Refusal::new(code, message)

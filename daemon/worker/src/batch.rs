@@ -339,7 +339,7 @@ impl<'a> BatchRun<'a> {
         debug!(lease = %self.grant.lease, queries = positions.len(), %reason, "an infer call failed");
         if error.is_runner_down() {
             if matches!(error, ServerError::RunnerEnded { .. }) {
-                self.faults.add_halves(self.queries_at(positions), kind, &reason);
+                self.faults.add(self.queries_at(positions), kind, &reason);
             }
             self.runner_down = Some(reason);
             return;

@@ -28,7 +28,10 @@ impl CoordinatorRequests {
             WorkRequest::CheckParameters { model, parameters, version } => {
                 self.check_parameters(&model, version.as_ref(), &parameters).await
             }
-            WorkRequest::CheckPackage(artefact) => self.check_package(&artefact).await,
+            WorkRequest::CheckPackage(artefact) => self.check_package(&artefact, None).await,
+            WorkRequest::CheckTraining { package, has_dataset } => {
+                self.check_package(&package, Some(has_dataset)).await
+            }
             WorkRequest::MergeResults { job } => {
                 let merged = merge_results(&self.files, self.scratch.clone(), job).await;
                 merged.map(WorkReply::ResultsMerged).map_err(|error| Refusal::internal(error.to_string()))
@@ -50,14 +53,19 @@ impl CoordinatorRequests {
         checked(server.check_parameters(model, version, parameters).await)
     }
 
-    async fn check_package(&self, artefact: &ModelArtefact) -> Result<WorkReply, Refusal> {
+    /// Checks that a package is a model, or that it can be trained with or without a dataset.
+    async fn check_package(
+        &self,
+        artefact: &ModelArtefact,
+        trained_on_dataset: Option<bool>,
+    ) -> Result<WorkReply, Refusal> {
         let ReadyServer { server, extensions } = self.ready_server(&artefact.model)?;
         if !extensions.idunno {
             return Err(Refusal::conflict("the model server of this worker loads no packages"));
         }
         let fetched = self.packages.fetch(artefact).await;
         fetched.map_err(|error| Refusal::conflict(error.to_string()))?;
-        checked(server.check_package(&artefact.model, &artefact.version).await)
+        checked(server.check_package(&artefact.model, &artefact.version, trained_on_dataset).await)
     }
 
     fn ready_server(&self, model: &ModelName) -> Result<ReadyServer, Refusal> {

@@ -39,19 +39,6 @@ impl FaultCollector {
         }
     }
 
-    /// Adds queries of which one may end the model's process, in two halves. Each half is tried again by itself, so that few
-    /// ends are needed to find the one at fault.
-    pub fn add_halves(&mut self, mut queries: Vec<u64>, kind: FaultKind, reason: &str) {
-        let second = queries.split_off(queries.len() / 2);
-        for half in [queries, second] {
-            if self.0.len() < REASONS_MAX && !half.is_empty() {
-                self.0.push(FaultGroup { kind, reason: truncate(reason).to_owned(), queries: half });
-            } else {
-                self.add(half, kind, reason);
-            }
-        }
-    }
-
     fn group(&mut self, kind: FaultKind, reason: &str) -> Option<&mut FaultGroup> {
         self.0.iter_mut().rev().find(|group| group.kind == kind && group.reason == reason)
     }
@@ -103,17 +90,6 @@ mod tests {
     fn queries_become_the_fewest_ranges() {
         assert_eq!(ranges_of(vec![7, 3, 1, 2, 8, 8]), [range(1, 3), range(7, 2)]);
         assert_eq!(ranges_of(Vec::new()), []);
-    }
-
-    #[test]
-    fn queries_that_may_end_a_process_are_reported_in_halves() {
-        for (count, halves) in [(1, vec![range(10, 1)]), (5, vec![range(10, 2), range(12, 3)])] {
-            let mut faults = FaultCollector::default();
-            faults.add_halves((10..10 + count).collect(), FaultKind::Inference, "it ended");
-            let found = faults.into_faults();
-            assert!(found.iter().all(|fault| fault.reason == "it ended" && fault.ranges.len() == 1));
-            assert_eq!(found.iter().map(|fault| fault.ranges[0]).collect::<Vec<_>>(), halves);
-        }
     }
 
     #[test]

@@ -49,6 +49,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
+pub mod trained_package;
 pub mod training;
 pub mod training_data;
 pub mod traits;

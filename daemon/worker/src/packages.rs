@@ -109,6 +109,13 @@ impl Packages {
         Ok(())
     }
 
+    /// The manifest of a package that was fetched.
+    pub async fn manifest(&self, version: Digest) -> Result<Manifest, FetchPackageError> {
+        let path = self.folder.join(version.to_string()).join(MANIFEST);
+        let bytes = fs::read(&path).await.map_err(io_error("read", &path))?;
+        Ok(Manifest::from_bytes(&bytes)?)
+    }
+
     async fn fetch_aside(&self, artefact: &ModelArtefact, aside: &Path) -> Result<(), FetchPackageError> {
         let mut extents = artefact.extents.clone();
         let rest = extents.split_off(extents.len().min(1));

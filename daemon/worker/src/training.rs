@@ -3,30 +3,36 @@
 //! Decides which failures are the training's, and reported as its outcome, and which are the server's, after which the
 //! training is ordered again. Source: the design, section 8 (training phase).
 //!
-//! Bounds: a training may take [`TRAINING_TIMEOUT`]; the artefact is held in memory while it is stored.
+//! A package is trained by its own class; the outcome is a package that has what this wrote beside its files
+//! (`trained_package.rs`).
+//!
+//! Bounds: a training takes as long as the model server lets it, which is as long as it makes progress; the artefact is held
+//! in memory while it is stored.
 
 use std::time::Duration;
 
 use backon::Retryable;
 use bytes::Bytes;
 use idunno_shared::ids::{Digest, NodeId};
-use idunno_shared::names::ModelName;
+use idunno_shared::names::{FileName, ModelName};
+use idunno_shared::package::PackageError;
 use idunno_shared::wire::jobs::{JobRequest, ModelArtefact, Training, TrainingProgress};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::model_server::{ModelServerClient, ServerError, TaskState, TrainedArtefact};
+use super::packages::FetchPackageError;
 use super::requests::{RequestError, Requests, back_off};
 use super::supervisor::ReadyServer;
+use super::trained_package::PackageWithArtefact;
 use super::training_data::TrainingFolder;
 use super::traits::{DurableUpload, FileStoreError};
 
 const POLL: Duration = Duration::from_millis(100);
-pub const TRAINING_TIMEOUT: Duration = Duration::from_secs(1000);
 
 /// A model was not trained.
 #[derive(Debug, Error)]
@@ -35,6 +41,12 @@ pub enum TrainError {
     Server(#[from] ServerError),
     #[error(transparent)]
     Data(#[from] FileStoreError),
+    #[error(transparent)]
+    Fetch(#[from] FetchPackageError),
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    #[error("model {0} is a package, which only a model server of IDunno can train")]
+    NoPackages(ModelName),
     #[error("the training failed: {0}")]
     Failed(String),
 }
@@ -59,6 +71,8 @@ pub struct TrainingControl {
 pub struct TrainingOrder {
     pub model: ModelName,
     pub training: Training,
+    /// The package whose class trains it.
+    pub package: Option<ModelArtefact>,
     /// Where the training data are put.
     pub folder: TrainingFolder,
 }
@@ -67,6 +81,16 @@ struct TrainedModel {
     artefact: TrainedArtefact,
     /// What the training measured, by name.
     metrics: Vec<(String, String)>,
+    /// The name of the artefact's file.
+    file: Option<FileName>,
+    /// The package that has the artefact, if a package was trained.
+    package: Option<PackageWithArtefact>,
+}
+
+impl TrainedModel {
+    fn version(&self) -> Digest {
+        self.package.as_ref().map_or(self.artefact.version, PackageWithArtefact::version)
+    }
 }
 
 impl Requests {
@@ -101,18 +125,25 @@ impl Requests {
         outcome: &Result<TrainedModel, TrainError>,
     ) -> Result<(), RequestError> {
         let TrainingOrder { model, training, .. } = order;
-        let mut report = None;
+        let (mut report, mut origin) = (None, None);
         let mut metrics = Vec::new();
         let result = match outcome {
             Err(error) => Err(error.to_string()),
             Ok(trained) => {
-                let version = trained.artefact.version;
+                let version = trained.version();
                 let mut blobs = trained.artefact.extents.clone();
+                blobs.extend(trained.package.iter().map(PackageWithArtefact::manifest));
                 blobs.push(training_report(model, version, training, self.node, &trained.metrics));
                 let DurableUpload { upload, blobs: mut extents } = self.store_blobs(blobs).await?;
                 report = extents.pop();
                 metrics.clone_from(&trained.metrics);
-                Ok((upload, ModelArtefact { model: model.clone(), version, extents, is_package: false }))
+                if let Some(package) = &trained.package {
+                    let manifest = extents.pop().ok_or(RequestError::NoBlob)?;
+                    origin = Some(package.origin());
+                    extents = package.extents(manifest, &extents);
+                }
+                let is_package = origin.is_some();
+                Ok((upload, ModelArtefact { model: model.clone(), version, extents, is_package }))
             }
         };
         let upload = result.as_ref().ok().map(|(upload, _)| *upload);
@@ -123,6 +154,7 @@ impl Requests {
             result,
             metrics,
             report,
+            package: origin,
         };
         let reply = self.ask(request).await;
         if let Err(error @ RequestError::UploadEnded) = reply {
@@ -142,12 +174,18 @@ impl Requests {
         control: &TrainingControl,
     ) -> Result<Option<TrainedModel>, TrainError> {
         let ReadyServer { server, extensions } = ready;
-        let TrainingOrder { model, training, folder } = order;
+        let TrainingOrder { model, training, package, folder } = order;
+        if !extensions.idunno && package.is_some() {
+            return Err(TrainError::NoPackages(model.clone()));
+        }
         if !extensions.idunno {
             // A third-party server brings its own models: their metadata stand for an artefact.
             let metadata = server.model_metadata(model).await?;
             let artefact = TrainedArtefact { version: Digest::of(&metadata), extents: vec![metadata] };
-            return Ok(Some(TrainedModel { artefact, metrics: Vec::new() }));
+            return Ok(Some(TrainedModel { artefact, metrics: Vec::new(), file: None, package: None }));
+        }
+        if let Some(package) = package {
+            self.packages.fetch(package).await?;
         }
         let path = match &training.dataset {
             None => None,
@@ -156,13 +194,20 @@ impl Requests {
                 () = control.stop.cancelled() => return Ok(None),
             },
         };
-        let task = server.train(model, training, path.as_deref()).await?;
+        let version = package.as_ref().map(|package| package.version);
+        let task = server.train(model, training, path.as_deref(), version).await?;
         let trained = await_training(&server, &task, control).await;
         if trained.is_err() {
             // A training that went on would read a folder which is deleted, and be in the way of the next.
             let _ = server.cancel(&task).await;
         }
-        trained
+        let Some(mut trained) = trained? else { return Ok(None) };
+        if let Some(package) = package {
+            let manifest = self.packages.manifest(package.version).await?;
+            let made = PackageWithArtefact::new(manifest, package, &trained.artefact, trained.file.as_ref())?;
+            trained.package = Some(made);
+        }
+        Ok(Some(trained))
     }
 }
 
@@ -172,21 +217,17 @@ async fn await_training(
     task: &str,
     control: &TrainingControl,
 ) -> Result<Option<TrainedModel>, TrainError> {
-    let started = Instant::now();
     loop {
         if control.stop.is_cancelled() {
             server.cancel(task).await?;
             return Ok(None);
         }
         match server.task(task).await {
-            Ok(TaskState::Done(metrics)) => {
+            Ok(TaskState::Done { metrics, file }) => {
                 let artefact = server.artefact(task).await?;
-                return Ok(Some(TrainedModel { artefact, metrics }));
+                return Ok(Some(TrainedModel { artefact, metrics, file, package: None }));
             }
             Ok(TaskState::Failed(message)) => return Err(TrainError::Failed(message)),
-            Ok(TaskState::Running(_)) if started.elapsed() > TRAINING_TIMEOUT => {
-                return Err(ServerError::TimedOut { after: TRAINING_TIMEOUT }.into());
-            }
             Ok(TaskState::Running(progress)) => {
                 control.progress.send_replace(progress);
                 // Whether it was stopped is checked in the next round.

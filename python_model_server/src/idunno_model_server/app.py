@@ -44,7 +44,7 @@ from .runners.host import RunnerHost
 from .runners.process_family import Families
 from .runners.runner_process import RunnerLimits
 from .sandbox import Isolation
-from .training_tasks import TrainingTasks
+from .training_tasks import TrainingSubject, TrainingTasks, check_dataset_use
 from .user_models import discover
 
 SERVER_NAME = "idunno-model-server"
@@ -90,6 +90,7 @@ class Server:
             predefined, found.models, store, self.pool, host, packages, environments, self.gpus
         )
         self.training = TrainingTasks(work_dir, models_dir, families, hidden)
+        self.repository.environments_elsewhere = self.training.environments
 
     # --- health and metadata ---
 
@@ -244,8 +245,16 @@ class Server:
         return json_response({"parameters": _resolved(about, given)})
 
     async def check_package(self, request: Request) -> Response:
-        """Checks that a package is a model, before the cluster has it."""
-        await self.repository.check_package(request.path_params["model"], request.path_params["version"])
+        """Checks that a package is a model, before the cluster has it; or, given {"train": {"dataset": BOOL}}, that it
+        can be trained so."""
+        name, version = request.path_params["model"], request.path_params["version"]
+        training = (await read_object(request)).get("train")
+        if training is None:
+            await self.repository.check_package(name, version)
+        else:
+            subject = await self.repository.package_to_train(name, version)
+            has_dataset = isinstance(training, dict) and training.get("dataset") is True
+            check_dataset_use(name, subject.dataset, has_dataset=has_dataset)
         return json_response({})
 
     async def restart(self, request: Request) -> Response:
@@ -256,8 +265,14 @@ class Server:
         return json_response({})
 
     async def train(self, request: Request) -> Response:
-        model = _trainable(self.repository.entry(request.path_params["model"]))
-        options = await read_object(request)
+        name, options = request.path_params["model"], await read_object(request)
+        package = options.get("package")
+        if package is not None and not isinstance(package, str):
+            raise ApiError(400, '"package" must be the version of a package')
+        if package is None:
+            subject = TrainingSubject.of_model(_trainable(self.repository.entry(name)))
+        else:
+            subject = await self.repository.package_to_train(name, package)
         seed = options.get("seed", 0)
         if type(seed) is not int or not 0 <= seed <= SEED_MAX:
             raise ApiError(400, f'"seed" must be an integer from 0 to {SEED_MAX}')
@@ -268,7 +283,7 @@ class Server:
             reading = ReadOptions.of_json(options.get("reading"))
         except ValueError as error:
             raise ApiError(400, str(error)) from None
-        task = self.training.start(model, seed, Path(dataset) if dataset is not None else None, reading)
+        task = self.training.start(subject, seed, Path(dataset) if dataset is not None else None, reading)
         return json_response({"task": task.id}, 202)
 
     async def task(self, request: Request) -> Response:
@@ -303,9 +318,9 @@ class Server:
 
 
 def _trainable(entry: ModelEntry) -> Model:
-    """What trains a model. Raises ApiError 400 for a package, which needs no training."""
+    """A model that is trained by its name alone. Raises ApiError 400 for a package."""
     if entry.model is None:
-        raise ApiError(400, f"model {entry.name} is a package, which is neither trained nor uploaded here")
+        raise ApiError(400, f'model {entry.name} is a package: name its version, as {{"package": VERSION}}')
     return entry.model
 
 

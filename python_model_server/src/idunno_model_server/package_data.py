@@ -93,4 +93,4 @@ def newsgroups_posts(name: str) -> list[Example]:
 
 
 def newsgroups_training_posts() -> Dataset:
-    return Dataset(list(newsgroups_posts(NEWSGROUPS_TRAINING)))
+    return Dataset.of(list(newsgroups_posts(NEWSGROUPS_TRAINING)))

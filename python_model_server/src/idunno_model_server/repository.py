@@ -14,7 +14,7 @@ import gc
 import inspect
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +39,7 @@ from .runners.supervised_runner import START_ERRORS, SupervisedRunner
 from .sandbox import Needs
 from .serving import InServer, Serving
 from .statistics import ModelStatistics
+from .training_tasks import TrainingSubject
 from .user_models import NAME, files_of
 
 RETRY_AFTER_S = 1
@@ -156,6 +157,8 @@ class Repository:
         self._host = host
         self._environments = environments
         self._gpus = gpus
+        self.environments_elsewhere: Callable[[], set[str]] = set
+        """The keys of environments that others than loaded versions use."""
         self._loads: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._one_load_here = asyncio.Lock()
 
@@ -243,7 +246,8 @@ class Repository:
 
     async def _new_runner(self, name: str, model: Model | None, version: str) -> tuple[NewRunner, str | None]:
         """What makes its runners, and the key of their environment. Raises PackageError."""
-        source, python, key = {"name": name}, Path(sys.executable), None
+        source = {"name": name}
+        python, key = Path(sys.executable), None
         if model is not None:
             file, artefact = Path(inspect.getfile(type(model))), self.store.path(model, version)
             source |= {"file": str(file), "artefact": str(artefact)}
@@ -252,11 +256,7 @@ class Repository:
             folder = self.packages.folder(version)
             source["package"] = str(folder)
             needs = (await asyncio.to_thread(PackageSettings.read, folder)).needs(folder)
-            key = await asyncio.to_thread(self._environments.key, folder / FILES)
-            if key is None:
-                require_requirements(folder)
-            else:
-                python = await self._environments.python(key, folder / FILES, self._environments_in_use())
+            python, key = await self._environment_of(folder)
 
         def new_runner(place: Place) -> SupervisedRunner:
             title = f"model {name} version {version[:12]}" + ("" if place.device == CPU else f" on {place.device}")
@@ -264,9 +264,17 @@ class Repository:
 
         return new_runner, key
 
+    async def _environment_of(self, folder: Path) -> tuple[Path, str | None]:
+        """The Python of a package, and the key of its environment if it brings one. Raises PackageError."""
+        key = await asyncio.to_thread(self._environments.key, folder / FILES)
+        if key is None:
+            require_requirements(folder)
+            return Path(sys.executable), None
+        return await self._environments.python(key, folder / FILES, self._environments_in_use()), key
+
     def _environments_in_use(self) -> set[str]:
         loaded = (loaded for entry in self.entries.values() for loaded in entry.versions.values())
-        return {version.environment for version in loaded if version.environment}
+        return {version.environment for version in loaded if version.environment} | self.environments_elsewhere()
 
     async def check_package(self, name: str, version: str) -> None:
         """Raises ApiError 400 if a package is no model."""
@@ -277,6 +285,25 @@ class Repository:
             await new_runner(ANYWHERE).check()
         except START_ERRORS as error:
             raise ApiError(400, str(error)) from None
+
+    async def package_to_train(self, name: str, version: str) -> TrainingSubject:
+        """Raises ApiError 400 if a package is no model, or one without a `train`."""
+        try:
+            folder = self.packages.folder(check_version(version))
+            python, key = await self._environment_of(folder)
+            new_runner, _ = await self._new_runner(name, None, version)
+            about = await new_runner(ANYWHERE).check()
+            needs = (await asyncio.to_thread(PackageSettings.read, folder)).needs(folder)
+        except START_ERRORS as error:
+            raise ApiError(400, str(error)) from None
+        if not about.trains:
+            raise ApiError(
+                400,
+                f"model {name} is not trained: its class defines no train(self, dataset, run). Add the model again "
+                "with one, or with its weights in the package",
+            )
+        network = needs.network
+        return TrainingSubject(name, about.dataset, about.reproducible, None, folder, python, key, network)
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Drops a version, by default all; artefacts stay on disk. What is not loaded is left as it is."""

@@ -7,6 +7,9 @@ Forms:
 
 A job over the same data reads the same inputs and labels (`records`). Order and contents are the same on every machine
 and `digest` identifies them, so that training is repeatable.
+
+Examples are read from the disk each time that they are iterated over, so a set may be larger than memory. Bounds: one
+example in memory; the names of a folder's files; EXACT_SPLIT_MAX digests while a set is split.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +31,15 @@ from .records import read_csv, read_jsonl, read_labels
 __all__ = ["LABELS_FILE", "Dataset", "Example"]
 
 LABELS_FILE = "labels.csv"
+EXACT_SPLIT_MAX = 100_000
+"""Distinct contents up to which a split holds out their exact share; beyond, each is held out with that probability."""
+_RANK_BYTES = hashlib.sha256().digest_size
+_RANKS: int = 1 << (8 * _RANK_BYTES)
 
 
 @dataclass(frozen=True)
 class _ExampleFile:
-    """An example whose content is a file, read when it is iterated over."""
+    """An example whose content is a file."""
 
     path: Path
     label: str | None
@@ -42,54 +49,60 @@ class _ExampleFile:
 
 
 class Dataset:
-    """Examples in a fixed order. The files of a folder are read on each iteration, not kept in memory."""
+    """Examples in a fixed order. May be iterated over any number of times."""
 
-    def __init__(self, examples: Sequence[Example | _ExampleFile]) -> None:
-        self._examples = examples
+    def __init__(self, read: Callable[[], Iterator[Example]], count: int) -> None:
+        self._read = read
+        self._count = count
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Dataset:
+        return cls(lambda: iter(examples), len(examples))
 
     @classmethod
     def open(cls, path: Path, options: ReadOptions = AS_FOUND) -> Dataset:
-        """Raises DatasetError naming the file and line at fault."""
+        """Reads all of it once, to find what is wrong. Raises DatasetError naming the file and line at fault."""
         try:
-            examples = _read_folder(path) if path.is_dir() else _read_file(path, options)
+            if path.is_dir():
+                files = _list_folder(path)
+                dataset = cls(lambda: (file.read() for file in files), len(files))
+            else:
+                read = _reader_of(path)
+                dataset = cls(lambda: read(path, options), sum(1 for _ in read(path, options)))
         except (OSError, csv.Error) as error:
             raise DatasetError(f"dataset {path}: {error}") from None
-        if not examples:
+        if not len(dataset):
             raise DatasetError(f"dataset {path} is empty")
-        return cls(examples)
+        return dataset
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return self._count
 
     def __iter__(self) -> Iterator[Example]:
-        for example in self._examples:
-            yield example if isinstance(example, Example) else example.read()
+        return self._read()
 
     def labels(self) -> list[str]:
         """The distinct labels, sorted. Raises DatasetError if an example has none."""
-        labels = {example.label for example in self._examples}
+        labels = {example.label for example in self}
         if None in labels:
             raise DatasetError(f"the dataset has unlabelled examples: give each file a label in {LABELS_FILE}")
         return sorted(label for label in labels if label is not None)
 
-    def split(self, held_out: float, seed: int) -> tuple[list[Example], list[Example]]:
+    def split(self, held_out: float, seed: int) -> tuple[Dataset, Dataset]:
         """The examples to train on, and those to measure on: a share `held_out` of the distinct contents.
 
         Equal contents always land on the same side, and the order of the examples has no influence.
         """
 
-        def rank(content: bytes) -> bytes:
-            return hashlib.sha256(seed.to_bytes(8, "big") + content).digest()
+        def rank(example: Example) -> bytes:
+            return hashlib.sha256(seed.to_bytes(8, "big") + example.content).digest()
 
-        examples = list(self)
-        ranks = sorted({rank(example.content) for example in examples})
-        held_out_ranks = set(ranks[: math.ceil(held_out * len(ranks))])
-        training: list[Example] = []
-        measured: list[Example] = []
-        for example in examples:
-            side = measured if rank(example.content) in held_out_ranks else training
-            side.append(example)
-        return training, measured
+        limit = _limit(map(rank, self), held_out)
+        measured = sum(rank(example) < limit for example in self)
+        return (
+            Dataset(lambda: (example for example in self if rank(example) >= limit), len(self) - measured),
+            Dataset(lambda: (example for example in self if rank(example) < limit), measured),
+        )
 
     def digest(self) -> str:
         """Identifies contents, labels and their order."""
@@ -100,7 +113,18 @@ class Dataset:
         return total.hexdigest()
 
 
-def _read_folder(folder: Path) -> list[Example | _ExampleFile]:
+def _limit(ranks: Iterator[bytes], share: float) -> bytes:
+    """What as large a share of the distinct ranks is below."""
+    distinct: set[bytes] = set()
+    for rank in ranks:
+        distinct.add(rank)
+        if len(distinct) > EXACT_SPLIT_MAX:
+            return min(int(share * _RANKS), _RANKS - 1).to_bytes(_RANK_BYTES, "big")
+    beyond = b"\xff" * (_RANK_BYTES + 1)
+    return [*sorted(distinct), beyond][math.ceil(share * len(distinct))]
+
+
+def _list_folder(folder: Path) -> list[_ExampleFile]:
     table = folder / LABELS_FILE
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     if not table.is_file():
@@ -127,9 +151,9 @@ def _longest_listed_suffix(name: str, listed: Mapping[str, object]) -> str | Non
     return suffix
 
 
-def _read_file(path: Path, options: ReadOptions) -> list[Example | _ExampleFile]:
+def _reader_of(path: Path) -> Callable[[Path, ReadOptions], Iterator[Example]]:
     readers = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl}
-    suffix = path.suffix.lower()
-    if suffix not in readers:
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
         raise DatasetError(f"dataset {path} must be a folder, or a file that ends in .jsonl, .ndjson, .csv or .tsv")
-    return list(readers[suffix](path, options))
+    return reader

@@ -1,26 +1,24 @@
-"""Training in a separate process, both sides: `train_in_process` starts the process, `main` runs in it.
+"""Training in a process of its own, as the server sees it. `training_child` runs in the process.
 
 This keeps scikit-learn and onnx, more than a hundred megabytes, out of the server, and a training that runs out of
-memory does not take the server down.
+memory does not take the server down. A package is trained by the Python of its own environment.
 
-The process prints JSON lines: any number of {"progress": {...}}, then one {"trained": {"artefact": FILE NAME,
-"metrics": {...}}} or {"failed": REASON}, the latter with exit code 1. What the model's own code prints goes to
-standard error, which is the server's.
+A training may take as long as it makes progress: it uses the processor, reads something, writes a line or reports a
+step. What it started ends with it, however it ends.
 
-Bounds: TRAINING_S_MAX per training, LINE_BYTES_MAX per line, ten progress lines a second.
+Bounds: IDLE_S_MAX without progress, LINE_BYTES_MAX for a line of its outcome.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import inspect
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +26,19 @@ import orjson
 
 from .data_lock import data_directory
 from .dialect import AS_FOUND, ReadOptions
-from .errors import DatasetError, MissingPackageError, TrainingError
-from .models import Model, registry
-from .os_process import die_with_parent, one_thread_per_library
-from .runners.process_family import Families, family_process
+from .errors import TrainingError
+from .runners.output_tail import OutputTail
+from .runners.process_family import Families, descendants, family_process, process_table, read_bytes
+from .runners.runner_process import OUTPUT_S_MAX, PROGRESS_S, START, environment_of
 from .sandbox import Needs, Sandbox, interpreter_folders
-from .training_data import Dataset
-from .training_result import TrainingResult, train_model
+from .training_result import TrainingResult
 from .training_run import Progress
-from .user_code import model_failure
-from .user_models import default_folder, discover
 
-TRAINING_S_MAX = 900
+IDLE_S_MAX = 900.0
 LINE_BYTES_MAX = 64 * 1024
-REPORT_INTERVAL_S = 0.1
-METRICS_FILE = "metrics.json"
+STRAY_S = 0.5
+SUMMARY_CHARACTERS_MAX = 300
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -55,154 +51,147 @@ class TrainingRequest:
     models_dir: Path
     out_dir: Path
     reading: ReadOptions = AS_FOUND
+    package: Path | None = None
+    """The folder of the package that the model is."""
+    python: Path = Path(sys.executable)
+    reproducible: bool = True
     network: bool = False
     """Whether the model may use it."""
 
-    def needs(self) -> Needs:
-        """Beside the folder for the artefact."""
-        dataset = () if self.dataset is None else (self.dataset,)
-        return Needs((self.models_dir, data_directory(), *dataset), self.network)
+    def sandbox(self, hidden: Sequence[Path]) -> Sandbox:
+        """What its process may use: beside the folder for the artefact, what the model is and the dataset."""
+        given = [self.package or self.models_dir, data_directory(), *([self.dataset] if self.dataset else [])]
+        needs = Needs(tuple(given), self.network)
+        return Sandbox(needs, interpreter_folders(self.python), self.out_dir.resolve(), tuple(hidden), gpus=True)
 
     def arguments(self) -> list[str]:
-        """The command line of the training process."""
+        """The command line of the training process, but for its descriptor."""
         words = [self.model, "--seed", str(self.seed), "--out", str(self.out_dir)]
         words += ["--models-dir", str(self.models_dir)]
+        if self.package is not None:
+            words += ["--package", str(self.package)]
         if self.dataset is not None:
             words += ["--dataset", str(self.dataset), "--reading", json.dumps(self.reading.as_json())]
         if sys.platform == "linux":
             words += ["--die-with-parent", str(os.getpid())]
         return words
 
+    def variables(self, sandbox: Sandbox) -> dict[str, str]:
+        variables = {**environment_of(sandbox, self.python), "PYTHONUNBUFFERED": "1"}
+        if self.reproducible:
+            # The order of sets and of dicts with string keys must not differ between runs.
+            return {**variables, "PYTHONHASHSEED": "0"}
+        return {name: value for name, value in variables.items() if name not in _THREAD_VARIABLES}
 
-# --- in the server ---
+
+@dataclass
+class _Outcome:
+    """What the process has told so far."""
+
+    on_progress: Callable[[Progress], None]
+    reports: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+
+    async def read(self, descriptor: int) -> None:
+        """Reads the lines to the end. Raises TrainingError."""
+        reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
+        pipe = os.fdopen(descriptor, "rb", buffering=0)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            async for line in reader:
+                value = orjson.loads(line)
+                progress = value.get("progress")
+                if progress is None:
+                    self.last = value
+                else:
+                    self.reports += 1
+                    self.on_progress(Progress(progress["step"], progress["steps"], progress["metrics"]))
+        except ValueError as error:
+            raise TrainingError(f"unreadable output of the training process: {error}") from None
+        finally:
+            transport.close()
 
 
 async def train_in_process(
     request: TrainingRequest,
     on_progress: Callable[[Progress], None],
     families: Families,
+    output: OutputTail,
     hidden: Sequence[Path] = (),
+    idle_s_max: float = IDLE_S_MAX,
 ) -> TrainingResult:
     """Runs a training to completion. Its process and all that this started have ended then, also if it is cancelled. It
-    sees nothing of `hidden` but what it needs. Raises TrainingError."""
-    out_dir = request.out_dir.resolve()
-    sandbox = Sandbox(request.needs(), interpreter_folders(Path(sys.executable)), out_dir, tuple(hidden), gpus=True)
-    words = sandbox.command([sys.executable, "-m", __name__, *request.arguments()])
-    options: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "limit": LINE_BYTES_MAX}
-    # The order of sets and of dicts with string keys must not differ between runs.
-    variables = {**sandbox.variables(os.environ), "PYTHONHASHSEED": "0"}
-    async with family_process(families, *words, env=variables, **options) as process:
-        if process.stdout is None:
-            raise TrainingError("the training process has no standard output")
-        try:
-            async with asyncio.timeout(TRAINING_S_MAX):
-                outcome = await _read_outcome(process.stdout, on_progress)
-                await process.wait()
-        except TimeoutError:
-            raise TrainingError(f"training took longer than {TRAINING_S_MAX} s") from None
-    trained = outcome.get("trained")
+    sees nothing of `hidden` but what it needs. `output` gets what the model prints. Raises TrainingError."""
+    outcome = _Outcome(on_progress)
+    outcome_read, outcome_write = os.pipe()
+    output_read, output_write = os.pipe()
+    tasks = [asyncio.create_task(outcome.read(outcome_read)), asyncio.create_task(output.read(output_read))]
+    sandbox = request.sandbox(hidden)
+    words = [str(request.python), "-P", str(START), "train", *request.arguments(), "--outcome", str(outcome_write)]
+    words, variables = sandbox.command(words), request.variables(sandbox)
+    options: dict[str, Any] = {"stdout": output_write, "stderr": output_write, "pass_fds": (outcome_write,)}
+    try:
+        async with family_process(families, *words, env=variables, **options) as process:
+            for descriptor in (outcome_write, output_write):
+                os.close(descriptor)
+            await _wait(process, outcome, output, tasks[0], idle_s_max)
+        await asyncio.wait(tasks, timeout=OUTPUT_S_MAX)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    trained = outcome.last.get("trained")
     if trained is None:
-        raise TrainingError(outcome.get("failed") or f"the training process exited with code {process.returncode}")
+        raise TrainingError(outcome.last.get("failed") or _why(process.returncode or 0, output))
     return TrainingResult(request.out_dir / trained["artefact"], trained["metrics"])
 
 
-async def _read_outcome(lines: AsyncIterator[bytes], on_progress: Callable[[Progress], None]) -> dict[str, Any]:
-    """The last line; {} if the process ended without one."""
-    outcome: dict[str, Any] = {}
-    try:
-        async for line in lines:
-            value = orjson.loads(line)
-            progress = value.get("progress")
-            if progress is None:
-                outcome = value
-            else:
-                on_progress(Progress(progress["step"], progress["steps"], progress["metrics"]))
-    except ValueError as error:
-        raise TrainingError(f"unreadable output of the training process: {error}") from None
-    return outcome
+async def end_strays(families: Families) -> None:
+    """Ends what a training left that is in no family: it has left the session, emptied its environment and lost its
+    parent. The second look ends what the first one saw."""
+    families.sweep(await asyncio.to_thread(process_table))
+    await asyncio.sleep(STRAY_S)
+    families.sweep(await asyncio.to_thread(process_table))
 
 
-# --- in the training process ---
+async def _wait(
+    process: asyncio.subprocess.Process,
+    outcome: _Outcome,
+    output: OutputTail,
+    reading: asyncio.Task[None],
+    idle_s_max: float,
+) -> None:
+    """Waits for the end of the process. Raises TrainingError if it makes no progress, or writes what cannot be read."""
+
+    def progress() -> tuple[int, ...]:
+        table = process_table()
+        pids = [pid for pid in [process.pid, *descendants(process.pid, table)] if pid in table]
+        used = sum(table[pid].cpu_ticks for pid in pids), sum(map(read_bytes, pids))
+        return (*used, output.bytes_read, outcome.reports)
+
+    exited = asyncio.create_task(process.wait())
+    last, last_s = await asyncio.to_thread(progress), time.monotonic()
+    while True:
+        # Once its outcome is read to the end there is only the process to wait for.
+        waiting = {exited} if reading.done() and not reading.exception() else {exited, reading}
+        await asyncio.wait(waiting, timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            reading.result()
+        if exited.done():
+            return
+        now, now_s = await asyncio.to_thread(progress), time.monotonic()
+        if now != last:
+            last, last_s = now, now_s
+        elif now_s - last_s > idle_s_max:
+            raise TrainingError(f"it made no progress for {idle_s_max:.0f} s: see train in the guide")
 
 
-class _OutcomeWriter:
-    """Writes the lines that the server reads."""
-
-    def __init__(self) -> None:
-        # From here on standard output is for these lines alone; a print() in the model's code goes to standard error.
-        self._lines = os.fdopen(os.dup(1), "w", buffering=1)
-        os.dup2(2, 1)
-        self._last_report_s = float("-inf")
-
-    def progress(self, progress: Progress) -> None:
-        """Limits the rate, but never drops the last step."""
-        now_s = time.monotonic()
-        if progress.step == progress.steps or now_s - self._last_report_s >= REPORT_INTERVAL_S:
-            self._last_report_s = now_s
-            self._write({"progress": progress.as_json()})
-
-    def trained(self, result: TrainingResult) -> None:
-        self._write({"trained": {"artefact": result.artefact.name, "metrics": result.metrics}})
-
-    def failed(self, reason: str) -> None:
-        self._write({"failed": reason})
-
-    def _write(self, value: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(value) + "\n")
-
-
-def write_metrics(path: Path, model: Model, seed: int, dataset: Dataset | None, metrics: dict[str, float]) -> None:
-    """Writes the document that is kept beside the artefact. It holds no time and no path, so that it is repeatable."""
-    data = None if dataset is None else {"examples": len(dataset), "sha256": dataset.digest()}
-    value = {"model": model.name, "seed": seed, "dataset": data, "metrics": metrics}
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m idunno_model_server.training_process",
-        description="Train one model. The server starts this; to try a model by hand, use try_model.",
-    )
-    parser.add_argument("model")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dataset", type=Path, help="folder, or file of records, with the examples")
-    parser.add_argument(
-        "--reading", type=json.loads, metavar="JSON", help="how a file is read: the fields of ReadOptions"
-    )
-    parser.add_argument("--models-dir", type=Path, default=default_folder(), help="folder of the user's own models")
-    parser.add_argument("--out", type=Path, required=True, help="existing folder for the artefact and metrics.json")
-    parser.add_argument("--die-with-parent", type=int, metavar="PID", help="exit when process PID does")
-    return parser.parse_args()
-
-
-def main() -> int:
-    arguments = _parse_arguments()
-    if arguments.die_with_parent:
-        die_with_parent(arguments.die_with_parent)
-    one_thread_per_library()
-    out = _OutcomeWriter()
-    models = registry()
-    models |= discover(arguments.models_dir, models).models
-    model = models.get(arguments.model)
-    if model is None:
-        out.failed(f"model {arguments.model!r} no longer exists: was its file changed?")
-        return 1
-    try:
-        options = ReadOptions.of_json(arguments.reading)
-        dataset = Dataset.open(arguments.dataset, options) if arguments.dataset else None
-        result = train_model(model, arguments.out, arguments.seed, dataset, out.progress)
-        write_metrics(arguments.out / METRICS_FILE, model, arguments.seed, dataset, result.metrics)
-    except (MissingPackageError, DatasetError, TrainingError, OSError) as error:
-        out.failed(str(error))
-        return 1
-    except BaseException as error:  # sys.exit, too
-        failure = model_failure(error, inspect.getfile(type(model)))
-        print(failure.traceback, file=sys.stderr)  # the model's author finds it in the log
-        out.failed(failure.message)
-        return 1
-    out.trained(result)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _why(code: int, output: OutputTail) -> str:
+    ended = f"exited with code {code}"
+    if code < 0:
+        names = {number.value: number.name for number in signal.Signals}
+        ended = f"was ended by {names.get(-code, f'signal {-code}')}"
+        ended += ", probably for lack of memory" if -code == signal.SIGKILL else ""
+    lines = output.summary(SUMMARY_CHARACTERS_MAX)
+    return f"the training process {ended}" + (f"; its last lines: {lines}" if lines else "")

@@ -27,9 +27,13 @@ class Progress:
 class TrainingRun:
     """The `run` argument of `Model.train`."""
 
-    def __init__(self, seed: int, artefact: Path, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, seed: int, artefact: Path, on_progress: Callable[[Progress], None], folder: Path | None = None
+    ) -> None:
         self.seed = seed
-        """From 0 to 2**32 - 1. Every random choice must derive from it."""
+        """From 0 to 2**32 - 1. Every random choice of a model that declares `reproducible` must derive from it."""
+        self.folder = folder
+        """The folder of the model's file, for weights beside it. To be read only. None for a predefined model."""
         self.artefact = artefact
         """The file to write. Its folder is empty and may be used for scratch files."""
         self._on_progress = on_progress

@@ -27,10 +27,12 @@ from .errors import (
 from .execution import Execution, open_model
 from .models import Model, registry
 from .os_process import one_thread_per_library
+from .runners.output_tail import OutputTail
 from .runners.process_family import Families
 from .statistics import InferTimes
+from .training_child import METRICS_FILE
 from .training_data import Dataset
-from .training_process import METRICS_FILE, TrainingRequest, train_in_process
+from .training_process import TrainingRequest, train_in_process
 from .training_run import Progress
 from .user_code import row_reason
 from .user_models import default_folder, discover
@@ -46,15 +48,24 @@ class _Input:
     content: bytes
 
 
-def _train(arguments: argparse.Namespace, out_dir: Path) -> Path:
+def _train(model: Model, arguments: argparse.Namespace, out_dir: Path) -> Path:
     """Trains in a separate process, as the server does, and returns the artefact. Raises TrainingError."""
 
     def print_progress(progress: Progress) -> None:
         print(f"progress: {json.dumps(progress.as_json())}")
 
     out_dir.mkdir()
-    request = TrainingRequest(arguments.model, arguments.seed, arguments.dataset, arguments.models_dir, out_dir)
-    return asyncio.run(train_in_process(request, print_progress, Families())).artefact
+    request = TrainingRequest(
+        arguments.model,
+        arguments.seed,
+        arguments.dataset,
+        arguments.models_dir,
+        out_dir,
+        reproducible=model.reproducible,
+        network=type(model).network,
+    )
+    output = OutputTail(lambda line: print(line, file=sys.stderr, flush=True))
+    return asyncio.run(train_in_process(request, print_progress, Families(), output)).artefact
 
 
 def _inputs(arguments: argparse.Namespace) -> list[_Input]:
@@ -69,12 +80,18 @@ def _inputs(arguments: argparse.Namespace) -> list[_Input]:
 def try_model(model: Model, arguments: argparse.Namespace) -> None:
     model.require_sources()
     with tempfile.TemporaryDirectory() as folder:
-        artefact = _train(arguments, Path(folder) / "first")
-        again = _train(arguments, Path(folder) / "second")
-        if artefact.read_bytes() != again.read_bytes():
-            raise TrainingError("two trainings gave different artefacts: derive every random choice from run.seed")
+        artefact = _train(model, arguments, Path(folder) / "first")
         print((artefact.parent / METRICS_FILE).read_text(), end="")
-        print(f"artefact: {artefact.stat().st_size} bytes, identical when trained again")
+        said = ""
+        if model.reproducible:
+            again = _train(model, arguments, Path(folder) / "second")
+            if artefact.read_bytes() != again.read_bytes():
+                raise TrainingError(
+                    "two trainings gave different artefacts: derive every random choice from run.seed, or declare "
+                    "reproducible = False"
+                )
+            said = ", identical when trained again"
+        print(f"artefact: {artefact.stat().st_size} bytes{said}")
         execution = open_model(model, artefact)
         canary = model.canary()
         inputs = [*([] if canary is None else [_Input("canary", canary)]), *_inputs(arguments)]

@@ -189,6 +189,8 @@ def checked_model(kind: type[Model]) -> Model:
         raise refuse(f"suffix {kind.suffix!r} must be a dot and up to 16 letters and digits")
     if kind.dataset not in get_args(DatasetUse):
         raise refuse(f"dataset {kind.dataset!r} must be one of {', '.join(get_args(DatasetUse))}")
+    if type(kind.reproducible) is not bool:
+        raise refuse(f"reproducible must be True or False, not {kind.reproducible!r}")
     _check_limits(kind, refuse)
     for name, parameter in dict(kind.parameters).items():
         if not isinstance(parameter, Parameter) or type(parameter.default) not in TYPE_NAMES:

@@ -17,7 +17,7 @@ pub use super::job_views::{
     RebalanceView, SegmentView,
 };
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
-pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
+pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX, TrainedFrom};
 pub use super::start_options::{FailedMax, FailedMaxError, Selection, StartOptions};
 pub use super::views::{
     ClusterView, FileSummary, FolderEntry, IdentityView, Liveness, LoadView, LogRole, MemberDoubts,

@@ -13,6 +13,7 @@ pub use super::batches::{
 use super::blobs::PlacedBlob;
 use super::bounded::{self, LOGGED_ITEMS_MAX};
 use super::control::{EXTENTS_PER_FILE_MAX, ITEMS_PER_REQUEST_MAX};
+use super::packages::TrainedFrom;
 pub use super::records::RecordFormat;
 use super::records::RecordIdentity;
 use super::resources::WorkerResources;
@@ -276,6 +277,8 @@ pub enum FaultKind {
     Fetch,
     /// The worker cannot run anything now: the batch is not at fault.
     Worker,
+    /// The process that runs the model ended with these queries, all of one call: one of them may have ended it.
+    Crash,
 }
 
 /// Queries that a worker could not answer.
@@ -338,6 +341,9 @@ pub enum JobRequest {
         /// The report for people, a JSON file stored under the same upload.
         #[serde(default)]
         report: Option<PlacedBlob>,
+        /// What the artefact is, if it is a package.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        package: Option<TrainedFrom>,
     },
 }
 
@@ -358,6 +364,18 @@ pub enum JobReply {
     Noted,
 }
 
+/// A model that a worker is to train.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingAssignment {
+    /// The model.
+    pub model: ModelName,
+    /// The seed and dataset to train with.
+    pub training: Training,
+    /// The package whose class trains it; `None` for a model that model servers have themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<ModelArtefact>,
+}
+
 /// What a worker is to do, in reply to its report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportReply {
@@ -374,7 +392,7 @@ pub struct ReportReply {
     pub load: Vec<ModelArtefact>,
     /// Models to train.
     #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
-    pub train: Vec<(ModelName, Training)>,
+    pub train: Vec<TrainingAssignment>,
     /// Set if the model server hangs and must be killed and restarted; why.
     #[serde(default)]
     pub restart: Option<String>,
@@ -412,12 +430,19 @@ pub enum WorkRequest {
     },
     /// Fetch a package and check that the model server can make a model of it.
     CheckPackage(ModelArtefact),
+    /// The same, and that its class can be trained.
+    CheckTraining {
+        /// The package.
+        package: ModelArtefact,
+        /// Whether it is to be trained on a dataset.
+        has_dataset: bool,
+    },
 }
 
 /// A worker's reply to a [`WorkRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkReply {
-    /// The model accepts the parameters, or the package is a model; or why not.
+    /// The model accepts the parameters, or the package is a model or can be trained; or why not.
     Checked(Result<(), String>),
     /// The merged results.
     #[serde(rename = "Compacted")]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::BlobRef;
 use super::bounded::{self, LOGGED_ITEMS_MAX};
-use crate::ids::NodeId;
+use crate::ids::{Digest, NodeId};
 
 /// Longest name of a runtime, in bytes.
 pub const RUNTIME_BYTES_MAX: usize = 64;
@@ -18,6 +18,15 @@ pub struct PackageSummary {
     pub files: u32,
     /// The bytes of its files.
     pub bytes: u64,
+}
+
+/// What a training has made of a package: another one, with what it wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainedFrom {
+    /// The version of the package that was trained. Files of it are files of the new one.
+    pub base: Digest,
+    /// What the new package is.
+    pub summary: PackageSummary,
 }
 
 /// A model package whose bytes are already stored.

@@ -308,7 +308,16 @@ impl Generator {
         let (version, size) = (Digest::of(content.as_bytes()), content.len() as u64);
         let report = self.one_in(2).then(|| self.extent("a report"));
         let training = self.training();
-        Action::ModelTrained { model, version, size, extents, training, metrics: Vec::new(), report }
+        Action::ModelTrained {
+            model,
+            version,
+            size,
+            extents,
+            training,
+            metrics: Vec::new(),
+            report,
+            package: None,
+        }
     }
 
     /// The commands that start a job; most runs begin with them.
@@ -330,6 +339,7 @@ impl Generator {
                 training: Training::default(),
                 metrics: Vec::new(),
                 report: None,
+                package: None,
             },
             Action::Change(Change::CommitFiles { upload: UploadId::default(), files }),
             Action::Change(Change::AddJob {

@@ -11,6 +11,9 @@ use super::jobs::fault;
 use super::worker::Stage;
 use super::world::{Message, SimEvent, WorkerEvent, World};
 
+/// How long a model's process takes to start again.
+const RUNNER_START_US: std::ops::Range<u64> = 1_000_000..3_000_000;
+
 impl World {
     fn kill(&mut self, node: NodeId) {
         if self.workers[&node].is_alive {
@@ -36,6 +39,7 @@ impl World {
         worker.server_down = true;
         worker.hangs = false;
         worker.training.clear();
+        worker.restarting.clear();
         let unrun: Vec<Lease> = worker
             .leases
             .iter()
@@ -49,6 +53,19 @@ impl World {
         }
         let back = self.random_duration(300_000..3_000_000);
         self.schedule_for(node, back, WorkerEvent::ServerUp);
+    }
+
+    /// A batch ends the process of its model: what waits for it is given back without a fault, and it starts again.
+    pub(crate) fn crash_runner(&mut self, node: NodeId, lease: Lease) {
+        let model = self.log.jobs[&lease.job].load.model;
+        let jobs = &self.log.jobs;
+        let Some(worker) = self.workers.get_mut(&node) else { return };
+        worker.restarting.insert(model);
+        worker.leases.retain(|(held, stage)| {
+            *held == lease || *stage != Stage::Queued || jobs[&held.job].load.model != model
+        });
+        let back = self.random_duration(RUNNER_START_US);
+        self.schedule_for(node, back, WorkerEvent::RunnerUp(model));
     }
 
     fn drain(&mut self, node: NodeId) {

@@ -35,6 +35,8 @@ pub(crate) struct Load {
     pub(crate) bad: BTreeSet<u64>,
     /// Fail every batch that contains them.
     pub(crate) poison: BTreeSet<u64>,
+    /// End the process of their model, with every batch that contains them.
+    pub(crate) crashing: BTreeSet<u64>,
     /// The queries that fail their batches, with the number of batches that each still fails.
     pub(crate) flaky: BTreeMap<u64, u32>,
     /// The queries that cannot be read at first, with the number of failed reads.
@@ -59,6 +61,9 @@ impl Load {
     /// Runs a batch: returns the answered queries and the faults.
     pub(crate) fn run(&mut self, batch: QueryRange) -> (RangeSet, Vec<Fault>) {
         let indices = batch.queries();
+        if self.crashing.range(indices.clone()).next().is_some() {
+            return (RangeSet::new(), vec![fault(FaultKind::Crash, &RangeSet::from(batch))]);
+        }
         let flaked = take_one(&mut self.flaky, &indices);
         if !flaked.is_empty() || self.poison.range(indices.clone()).next().is_some() {
             return (RangeSet::new(), vec![fault(FaultKind::Inference, &RangeSet::from(batch))]);
@@ -80,7 +85,7 @@ impl Load {
 
     /// The queries that must end as dead letters.
     pub(crate) fn hopeless(&self) -> BTreeSet<u64> {
-        self.bad.union(&self.poison).copied().collect()
+        [&self.bad, &self.poison, &self.crashing].into_iter().flatten().copied().collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_inputs;
 mod checks;
+mod crashes;
 mod fairness;
 mod faults;
 mod jobs;
@@ -42,6 +43,7 @@ fn random_load(world: &mut World, model: u8) -> Load {
     };
     load.bad = some(4);
     load.poison = some(2);
+    load.crashing = some(2);
     load.flaky = some(4).into_iter().map(|index| (index, 2)).collect::<BTreeMap<_, _>>();
     load.unreadable = some(4).into_iter().map(|index| (index, 2)).collect();
     load
@@ -140,6 +142,8 @@ fn survives_random_faults() {
         ("absent", sum(|t| t.scheduler.absent)),
         ("failures", sum(|t| t.scheduler.failures)),
         ("dead letters", sum(|t| t.scheduler.dead_letters)),
+        ("crashes", sum(|t| t.scheduler.crashes)),
+        ("quarantined", sum(|t| t.scheduler.quarantined)),
         ("hung", sum(|t| t.scheduler.hung)),
         ("copied", sum(|t| t.scheduler.copied)),
         ("copies won", sum(|t| t.scheduler.copies_won)),

@@ -44,6 +44,8 @@ pub(crate) struct SimWorker {
     pub(crate) draining: bool,
     pub(crate) models: BTreeSet<u8>,
     pub(crate) training: BTreeSet<u8>,
+    /// The models whose processes have ended and start again.
+    pub(crate) restarting: BTreeSet<u8>,
     /// The time of its batches as a percentage of the normal time.
     pub(crate) slowness: u64,
     pub(crate) term: Term,
@@ -72,6 +74,7 @@ impl SimWorker {
             draining: false,
             models,
             training: BTreeSet::new(),
+            restarting: BTreeSet::new(),
             slowness: 100,
             term: Term(0),
             leases: Vec::new(),
@@ -91,6 +94,7 @@ impl SimWorker {
         self.server_down = false;
         self.draining = false;
         self.training.clear();
+        self.restarting.clear();
         self.term = Term(0);
         self.leases.clear();
         self.hangs = false;
@@ -114,7 +118,10 @@ impl SimWorker {
             _ => None,
         });
         let ran = leases.iter().filter(|(_, stage)| matches!(stage, Stage::Completed { .. })).count();
-        let ready = self.models.iter().map(|m| (model_name(*m), ModelState::Ready(version(*m))));
+        let ready = self
+            .models
+            .difference(&self.restarting)
+            .map(|m| (model_name(*m), ModelState::Ready(version(*m))));
         let training = self.training.iter().map(|m| (model_name(*m), ModelState::Training));
         WorkerReport {
             worker: self.node,
@@ -182,6 +189,10 @@ impl World {
                     self.send(Message::Trained { worker: node, model, is_good });
                 }
             }
+            WorkerEvent::RunnerUp(model) => {
+                self.worker(node).restarting.remove(&model);
+                self.report(node);
+            }
             WorkerEvent::ServerUp => {
                 self.worker(node).server_down = false;
                 self.report(node);
@@ -200,7 +211,7 @@ impl World {
     }
 
     fn apply_reply(&mut self, node: NodeId, term: Term, reply: ReplyPlan, number: u64) {
-        let worker = self.worker(node);
+        let Some(worker) = self.workers.get_mut(&node) else { return };
         if term < worker.term {
             return;
         }
@@ -209,7 +220,10 @@ impl World {
             worker.drop_lease(lease);
         }
         for lease in reply.grants {
-            worker.leases.push((lease, Stage::Queued));
+            // A batch whose model has ended since is given back: it is not reported.
+            if !worker.restarting.contains(&self.log.jobs[&lease.job].load.model) {
+                worker.leases.push((lease, Stage::Queued));
+            }
         }
         let number_of = |model| (0..=u8::MAX).find(|m| model_name(*m) == model).expect("a known model");
         for model in reply.stop_training {
@@ -259,8 +273,12 @@ impl World {
         let inference_us = self.now.as_micros() - since.as_micros();
         let job = self.log.jobs.get_mut(&lease.job).expect("a job in the log");
         let (rows, faults) = job.load.run(lease.range);
-        if faults.iter().any(|fault| fault.kind == FaultKind::Inference) {
+        let is_crash = faults.iter().any(|fault| fault.kind == FaultKind::Crash);
+        if is_crash || faults.iter().any(|fault| fault.kind == FaultKind::Inference) {
             job.call_failed(lease.range);
+        }
+        if is_crash {
+            self.crash_runner(node, lease);
         }
         if !faults.is_empty() {
             self.send(Message::Failed { worker: node, lease, faults });

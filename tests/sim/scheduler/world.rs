@@ -38,6 +38,7 @@ pub(crate) enum WorkerEvent {
     CommitAgain(Lease),
     Heartbeat,
     TrainingEnds(u8),
+    RunnerUp(u8),
     ServerUp,
 }
 
@@ -353,6 +354,8 @@ impl Totals {
         all.absent += term.absent;
         all.failures += term.failures;
         all.dead_letters += term.dead_letters;
+        all.crashes += term.crashes;
+        all.quarantined += term.quarantined;
         all.hung += term.hung;
         all.copied += term.copied;
         all.copies_won += term.copies_won;

@@ -159,6 +159,17 @@ impl State {
         extents.iter().map(|(blob, _)| *blob).collect()
     }
 
+    /// The same where some of the extents belong to something already. Those keep the holders that they have: who names
+    /// them has not stored them, and knows only where they were.
+    pub(super) fn record_shared_extents(&mut self, extents: &PlacedExtents) -> OneOrMany<BlobRef> {
+        for (blob, holders) in extents {
+            let is_shared = self.blobs.get(&blob.digest).is_some_and(|known| known.references > 0);
+            let stored: &[NodeId] = if is_shared { &[] } else { holders };
+            self.record(*blob, stored, 1);
+        }
+        extents.iter().map(|(blob, _)| *blob).collect()
+    }
+
     /// Adds one reference to each extent; all have entries.
     pub(super) fn reference(&mut self, extents: &[BlobRef]) {
         for blob in extents {

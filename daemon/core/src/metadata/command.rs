@@ -6,7 +6,7 @@ use idunno_shared::access::{Issued, Role, SubjectName};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, UploadId};
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, Changed, StartOptions};
+use idunno_shared::wire::control::{Change, Changed, StartOptions, TrainedFrom};
 use idunno_shared::wire::jobs::{BatchOutcome, QueryRange, Training};
 use idunno_shared::wire::records::RecordIdentity;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,10 @@ pub enum Action {
         /// The training report for people, and its holders.
         #[serde(default)]
         report: Option<(BlobRef, Vec<NodeId>)>,
+        /// What the artefact is, if it is a package: the first extent is its manifest, whose digest is the version and which
+        /// alone becomes a version of the file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        package: Option<TrainedFrom>,
     },
     /// A requested training was given up.
     ModelFailed {

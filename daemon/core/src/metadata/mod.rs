@@ -74,6 +74,7 @@ pub use statistics::{JobStatistics, RATE_WINDOW_S};
 pub use views::{STORED_VISITED_MAX, StoredPage};
 
 use files::{CommitTerms, Content};
+use models::TrainedContent;
 
 /// The metadata. A clone is a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -202,10 +203,10 @@ impl State {
             }
             Action::DeadLetters { job, dead_letters } => self.mark_dead(*job, dead_letters),
             Action::PauseJob { job, reason } => self.pause_job(*job, reason),
-            Action::ModelTrained { model, version, size, extents, training, metrics, report } => {
+            Action::ModelTrained { model, version, size, extents, training, metrics, report, package } => {
                 let content = Content { size: *size, digest: *version, extents };
-                let report = report.as_ref().map(std::slice::from_ref);
-                self.model_trained(model, content, training, metrics, report)
+                let (report, package) = (report.as_ref().map(std::slice::from_ref), package.as_ref());
+                self.model_trained(model, TrainedContent { content, training, metrics, report, package })
             }
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
             Action::PinFolder { job } => self.pin_folder(*job),

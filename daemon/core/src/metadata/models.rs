@@ -11,7 +11,7 @@ use idunno_shared::folders;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Changed, NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
+use idunno_shared::wire::control::{Changed, NewPackage, PackageSummary, RUNTIME_BYTES_MAX, TrainedFrom};
 use idunno_shared::wire::jobs::Training;
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,21 @@ pub struct ModelRecord {
     pub training: Option<Training>,
     /// Why the last training failed; `None` once another is requested.
     pub failure: Option<String>,
+}
+
+/// What a training has made.
+#[derive(Clone, Copy)]
+pub(super) struct TrainedContent<'a> {
+    /// The artefact.
+    pub(super) content: Content<'a>,
+    /// The seed and dataset that it was trained with.
+    pub(super) training: &'a Training,
+    /// What was measured.
+    pub(super) metrics: &'a [(String, String)],
+    /// The report for people.
+    pub(super) report: Option<&'a PlacedExtents>,
+    /// What the artefact is, if it is a package.
+    pub(super) package: Option<&'a TrainedFrom>,
 }
 
 /// The file that a model's artefact becomes a version of.
@@ -110,12 +125,6 @@ impl State {
             check_reading(&training.reading)?;
             self.check_training_data(dataset).map_err(|error| Refusal::conflict(error.to_string()))?;
         }
-        if let Some(name) = names.iter().find(|name| self.package(name).is_some()) {
-            let message = format!(
-                "model '{name}' was added as a package, which is not trained: 'model add' replaces it"
-            );
-            return Err(Refusal::conflict(message));
-        }
         if names.is_empty() {
             names = PREDEFINED_MODELS.iter().filter_map(|name| name.parse().ok()).collect();
         }
@@ -164,10 +173,7 @@ impl State {
     pub(super) fn model_trained(
         &mut self,
         name: &ModelName,
-        content: Content<'_>,
-        training: &Training,
-        metrics: &[(String, String)],
-        report: Option<&PlacedExtents>,
+        TrainedContent { content, training, metrics, report, package }: TrainedContent<'_>,
     ) -> Result<Applied, Refusal> {
         let (file, report_file) = (artefact_file(name)?, report_file_of(name)?);
         let model = self.model_in_training(name)?;
@@ -175,23 +181,37 @@ impl State {
             let message = format!("model '{name}' was trained with {training}, which is no longer requested");
             return Err(Refusal::conflict(message));
         }
-        if content.extents.is_empty() {
-            return Err(Refusal::invalid(format!("the artefact of model '{name}' is empty")));
+        // Its files are protected only as long as they are those of the newest version.
+        if package.map(|package| package.base) != self.package(name).map(|newest| newest.version) {
+            let message =
+                format!("model '{name}' was trained as what it is no longer: train-start trains it again");
+            return Err(Refusal::conflict(message));
         }
+        let Some(manifest @ (first, _)) = content.extents.first() else {
+            return Err(Refusal::invalid(format!("the artefact of model '{name}' is empty")));
+        };
         self.check_content(&format!("the artefact of model '{name}'"), content)?;
+        let stored = match package {
+            Some(_) if first.digest != content.digest => {
+                let message = format!("the package of model '{name}' does not begin with its manifest");
+                return Err(Refusal::invalid(message));
+            }
+            Some(_) => Content { size: first.size, extents: std::slice::from_ref(manifest), ..content },
+            None => content,
+        };
         if let Some(placed @ [(blob, _)]) = report {
             let report = Content { size: blob.size, digest: blob.digest, extents: placed };
             self.check_content(&format!("the training report of model '{name}'"), report)?;
             self.add_version(&report_file, report, None);
         }
-        self.add_version(&file, content, None);
+        self.add_version(&file, stored, None);
         let artefact = Artefact {
             version: content.digest,
             size: content.size,
-            extents: self.record_extents(content.extents, None),
+            extents: self.record_shared_extents(content.extents),
             training: training.clone(),
             metrics: metrics.to_vec(),
-            package: None,
+            package: package.map(|package| package.summary.clone()),
         };
         self.set_version(name, artefact);
         Ok(Applied::Done)

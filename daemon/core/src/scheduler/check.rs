@@ -61,6 +61,10 @@ impl Scheduler {
             InvariantViolation::unless(is_within, || {
                 format!("lease {:?} of worker {node} has the open queries {:?}", lease.lease, lease.open)
             })?;
+            InvariantViolation::unless(
+                !lease.history.is_quarantined() || lease.lease.range.count == 1,
+                || format!("{:?} of worker {node} has queries in quarantine beside others", lease.lease),
+            )?;
             let by_kind = if lease.is_copy { &mut held.copies } else { &mut held.first };
             let of_job = by_kind.entry(lease.lease.job).or_default();
             InvariantViolation::unless(of_job.merge(&lease.open) == lease.open.len(), || {

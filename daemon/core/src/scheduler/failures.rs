@@ -2,7 +2,9 @@
 //!
 //! A failed range is retried, halved or dead, as its history says (`fault_history.rs`). A worker with a fault of its own cools
 //! down for a growing time. A worker that fails three batches in a row of a job that others can serve cools down from
-//! that job. A job that fails from its start is paused (`circuit_breaker.rs`).
+//! that job. A job that fails from its start is paused (`circuit_breaker.rs`). A job whose batch ends the process of its
+//! model is charged for the time until the worker has the model again (`worker.rs`), so that its crashes come out of its own
+//! share and not of those of other jobs.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -94,7 +96,7 @@ impl Scheduler {
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.service.charge(chunk.len());
-        match chunk.history.judge(fault.kind, node, &chunk.range, able, &self.config, self.now) {
+        match chunk.history.judge(fault, node, &chunk.range, able, &self.config, self.now) {
             Verdict::RetryAfter(delay) => job.requeue(Chunk { due: self.now + delay, ..chunk }),
             Verdict::Halve => {
                 let middle = chunk.range.start + chunk.len() / 2;
@@ -127,8 +129,14 @@ impl Scheduler {
         if faults.iter().any(|fault| fault.kind == FaultKind::Worker) {
             worker.strike(self.now, &self.config);
         }
-        let Some(fault) = faults.iter().find(|fault| fault.kind == FaultKind::Inference) else { return };
-        for range in &fault.ranges {
+        if faults.iter().any(|fault| fault.kind == FaultKind::Crash) {
+            self.statistics.crashes += 1;
+            worker.record_crash(id, job, self.now);
+        }
+        let is_models = |fault: &&Fault| matches!(fault.kind, FaultKind::Inference | FaultKind::Crash);
+        let Some(fault) = faults.iter().find(is_models) else { return };
+        // A batch that crashed may be too large, but is more often unlucky: its model's batches stay as they are.
+        for range in fault.ranges.iter().filter(|_| fault.kind == FaultKind::Inference) {
             worker.record_failed_batch(&job.model, range.count, self.now);
         }
         if job.breaker.has_succeeded && able.len() > 1 {

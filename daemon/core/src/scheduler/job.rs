@@ -119,25 +119,29 @@ impl Job {
     }
 
     /// What the worker would lease next. Chunks precede fresh queries, so that failures are decided early and the end
-    /// of the job is not delayed. A worker that failed a chunk gets it again only if `is_nobody_better` finds no capable
-    /// worker that has not.
+    /// of the job is not delayed; chunks in quarantine come last, so that the others are answered before more crashes. A
+    /// worker that failed a chunk gets it again only if `is_nobody_better` finds no capable worker that has not.
     pub(super) fn next_candidate(
         &self,
         node: NodeId,
         now: Instant,
         is_nobody_better: impl Fn(&dyn Fn(NodeId) -> bool) -> bool,
     ) -> Option<Candidate> {
-        let mut due = self.chunks.iter().filter(|(_, chunk)| chunk.due <= now);
-        let chunk = due.find(|(_, chunk)| {
+        let is_for_node = |chunk: &Chunk| {
             !chunk.history.avoids(node) || is_nobody_better(&|other| chunk.history.avoids(other))
-        });
-        if let Some((first, _)) = chunk {
-            return Some(Candidate::Chunk(*first));
-        }
-        (!self.fresh.is_empty() && self.chunks.len() < CHUNKS_MAX).then_some(Candidate::Fresh)
+        };
+        let waiting = |is_quarantined: bool| {
+            let mut due = self.chunks.iter().filter(|(_, chunk)| chunk.due <= now);
+            let next =
+                due.find(|(_, chunk)| chunk.history.is_quarantined() == is_quarantined && is_for_node(chunk));
+            next.map(|(first, _)| Candidate::Chunk(*first))
+        };
+        let may_lease_fresh = !self.fresh.is_empty() && self.chunks.len() < CHUNKS_MAX;
+        let others = waiting(false).or_else(|| may_lease_fresh.then_some(Candidate::Fresh));
+        others.or_else(|| waiting(true))
     }
 
-    /// Cuts a batch of at most `queries` from the candidate and marks it leased.
+    /// Cuts a batch of at most `queries` from the candidate, or one query in quarantine, and marks it leased.
     pub(super) fn cut(&mut self, candidate: Candidate, queries: u32) -> Option<Chunk> {
         let batch = u64::from(queries);
         let chunk = match candidate {
@@ -148,6 +152,7 @@ impl Job {
             }
             Candidate::Chunk(first) => {
                 let mut chunk = self.chunks.remove(&first)?;
+                let batch = if chunk.history.is_quarantined() { 1 } else { batch };
                 let end = chunk.range.end.min(first.saturating_add(batch));
                 if end < chunk.range.end {
                     self.requeue(Chunk { range: end..chunk.range.end, ..chunk.clone() });
@@ -167,7 +172,9 @@ impl Job {
             Chunk::fresh(range)
         } else {
             let first = range.start;
-            self.chunks.get(&first).filter(|chunk| chunk.range == range)?;
+            // Queries that are in quarantine by now are not run together, whoever runs them.
+            let may_run = |chunk: &&Chunk| chunk.len() == 1 || !chunk.history.is_quarantined();
+            self.chunks.get(&first).filter(|chunk| chunk.range == range).filter(may_run)?;
             self.chunks.remove(&first)?
         };
         self.leased.insert(chunk.range.clone());

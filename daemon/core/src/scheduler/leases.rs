@@ -153,6 +153,7 @@ impl Scheduler {
         let count = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         let range = QueryRange { first: chunk.range.start, count };
         let attempt = chunk.lease_count.saturating_add(1);
+        let is_quarantined = chunk.history.is_quarantined();
         worker.grant(HeldLease {
             lease: Lease { job: id, range, attempt, term: self.term },
             open: RangeSet::from(chunk.range),
@@ -164,6 +165,7 @@ impl Scheduler {
             absent_since: None,
         });
         self.statistics.granted += 1;
+        self.statistics.quarantined += u64::from(is_quarantined);
         true
     }
 

@@ -12,7 +12,8 @@
 //! exactly one of these; a query is in at most two leases, and the second is a copy at another worker
 //! (`stragglers.rs`); a worker holds at most [`leases_per_worker`](SchedulerConfig::leases_per_worker) uncompleted
 //! leases; grants go only to live, ready, non-draining workers that have loaded the job's model version, and not beyond
-//! what a model server that workers share takes (`shared_backends.rs`).
+//! what a model server that workers share takes (`shared_backends.rs`); queries in quarantine are leased alone
+//! (`fault_history.rs`).
 //!
 //! **Bounds**: workers, models and leases per report, and chunks per job are limited by the constants of the parts. An
 //! event looks at the workers that it changes, at those whose time has come, and at all jobs. Where it makes work
@@ -115,6 +116,10 @@ pub struct SchedulerStatistics {
     pub failures: u64,
     /// Queries given up.
     pub dead_letters: u64,
+    /// Batches that ended the process of their model.
+    pub crashes: u64,
+    /// First leases granted to queries in quarantine.
+    pub quarantined: u64,
     /// Leases revoked because their batch hung.
     pub hung: u64,
     /// Copies granted: second leases of slow batches.

@@ -38,6 +38,11 @@ impl Scheduler {
         self.has_shared_backends |= !worker.shared.is_empty();
         let wait = Duration::from_millis(report.wait_ms.into());
         worker.reply_by = Some(now + wait.min(self.config.wait_max));
+        for (job, lost) in worker.take_recovered(now, &self.config) {
+            if let Some(job) = self.jobs.get_mut(&job) {
+                job.service.charge_time(lost);
+            }
+        }
         self.reconcile_leases(node, report);
         self.on_training_reported(node);
         self.note_claimed(node);

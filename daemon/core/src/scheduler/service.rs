@@ -5,6 +5,8 @@
 //!
 //! Not here: which job is served next (`fairness.rs`).
 
+use std::time::Duration;
+
 use idunno_shared::wire::jobs::Policy;
 
 use super::sizing::Rate;
@@ -42,6 +44,20 @@ impl Service {
     /// Charges queries that were leased, or answered without a lease.
     pub(super) fn charge(&mut self, queries: u64) {
         self.virtual_time = self.virtual_time.saturating_add(self.cost(queries));
+    }
+
+    /// Charges the time that the job took from a worker without running on it, as the queries that fit into it.
+    pub(super) fn charge_time(&mut self, lost: Duration) {
+        let lost_us = u64::try_from(lost.as_micros()).unwrap_or(u64::MAX);
+        let cost = match self.policy {
+            Policy::Time => self.time_cost(lost_us),
+            _ if !self.rate.is_known() => 0,
+            _ => {
+                let each_us = u64::try_from(self.rate.time(1).as_micros()).unwrap_or(u64::MAX);
+                self.cost(lost_us / each_us.max(1))
+            }
+        };
+        self.virtual_time = self.virtual_time.saturating_add(cost);
     }
 
     /// Refunds leased queries that came back without an attempt.

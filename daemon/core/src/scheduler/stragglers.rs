@@ -134,7 +134,9 @@ impl Scheduler {
         let is_whole = held.open.len() == u64::from(held.lease.range.count);
         let is_first = !held.is_copy && held.lease_count == held.lease.attempt;
         let typical = self.typical_time(held);
-        let Some(typical) = typical.filter(|_| is_whole && is_first) else { return false };
+        // What may end a worker's model is not given to a second one at once.
+        let is_copyable = is_whole && is_first && !held.history.is_quarantined();
+        let Some(typical) = typical.filter(|_| is_copyable) else { return false };
         let here = self.own_time(worker, held).unwrap_or(typical);
         let limit = self.late_after(held).unwrap_or(Duration::MAX);
         let is_overdue = batch.elapsed > limit && here <= limit;

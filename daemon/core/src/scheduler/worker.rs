@@ -1,7 +1,7 @@
 //! The scheduler's record of one worker, from its reports, commits and failures.
 //!
 //! Bounds: [`WORKERS_MAX`] workers; per worker [`STATES_MAX`] states and the rates of [`MODELS_MAX`] models,
-//! [`FAILED_LEASES_MAX`] failed leases, and a minute of usage per job.
+//! [`FAILED_LEASES_MAX`] failed leases, [`CRASHES_MAX`] models that start again, and a minute of usage per job.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use idunno_shared::wire::resources::SharedBackend;
 
 use super::config::MODELS_MAX;
 use super::fault_history::{FaultHistory, back_off};
+use super::job::Job;
 use super::sizing::{BatchSizer, Rate};
 use super::window::Window;
 use super::{CompletedBatch, ReplyPlan, SchedulerConfig};
@@ -28,6 +29,10 @@ pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
 const USAGE_SECONDS: usize = 60;
 /// Failed leases remembered per worker, so that a repeated failure report counts once.
 const FAILED_LEASES_MAX: usize = 64;
+/// Models per worker whose processes have ended and that are not loaded again yet.
+const CRASHES_MAX: usize = 64;
+/// Most that a job is charged for one crash: longer than most models take to load.
+const CRASH_CHARGE_MAX: Duration = Duration::from_secs(120);
 /// States of models per worker.
 const STATES_MAX: usize = ITEMS_PER_REQUEST_MAX;
 /// Consecutive failed batches of a job that others can serve, after which the worker cools down from that job.
@@ -91,6 +96,17 @@ impl Cooldown {
     }
 }
 
+/// A model version whose process was ended by a batch of a job.
+#[derive(Clone, Debug)]
+struct Crash {
+    job: JobId,
+    model: ModelName,
+    version: Digest,
+    at: Instant,
+    /// Whether a report has shown since that the version is not loaded. The report before may still be on its way.
+    is_seen: bool,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
     pub(super) generation: u64,
@@ -115,6 +131,8 @@ pub(super) struct Worker {
     pub(super) reply: ReplyPlan,
     /// Its latest failed leases, newest first.
     failed: VecDeque<Lease>,
+    /// The crashes whose models are not loaded again yet.
+    crashes: Vec<Crash>,
     cooldown: Cooldown,
     job_cooldowns: BTreeMap<JobId, Cooldown>,
     /// Microseconds of inference.
@@ -139,6 +157,7 @@ impl Worker {
             reply_by: None,
             reply: ReplyPlan::default(),
             failed: VecDeque::new(),
+            crashes: Vec::new(),
             cooldown: Cooldown::default(),
             job_cooldowns: BTreeMap::new(),
             usage: BTreeMap::new(),
@@ -222,6 +241,36 @@ impl Worker {
         self.failed.truncate(FAILED_LEASES_MAX - 1);
         self.failed.push_front(lease);
         true
+    }
+
+    /// Records that a batch of the job ended the process of its model.
+    pub(super) fn record_crash(&mut self, id: JobId, job: &Job, now: Instant) {
+        let is_known = |crash: &Crash| crash.model == job.model && crash.version == job.version;
+        if self.crashes.len() < CRASHES_MAX && !self.crashes.iter().any(is_known) {
+            let (model, version) = (job.model.clone(), job.version);
+            self.crashes.push(Crash { job: id, model, version, at: now, is_seen: false });
+        }
+    }
+
+    /// The crashes that are over by the newest report: its job, and how long it took until the model was loaded again, or
+    /// [`CRASH_CHARGE_MAX`].
+    pub(super) fn take_recovered(
+        &mut self,
+        now: Instant,
+        config: &SchedulerConfig,
+    ) -> Vec<(JobId, Duration)> {
+        let mut crashes = std::mem::take(&mut self.crashes);
+        let is_over = |crash: &mut Crash| {
+            let is_loaded = self.has_loaded(&crash.model, crash.version);
+            crash.is_seen |= !is_loaded;
+            // A model that is loaded again faster than the worker reports is never seen without.
+            let is_back = is_loaded && (crash.is_seen || now >= crash.at + config.absence_grace);
+            is_back || now >= crash.at + CRASH_CHARGE_MAX
+        };
+        let over = crashes.extract_if(.., is_over);
+        let recovered = over.map(|crash| (crash.job, now.since(crash.at).min(CRASH_CHARGE_MAX))).collect();
+        self.crashes = crashes;
+        recovered
     }
 
     /// Adds a lease and its grant to the reply.

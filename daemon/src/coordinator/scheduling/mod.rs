@@ -18,7 +18,7 @@ use idunno_core::scheduler::Assignment;
 use idunno_shared::ids::{JobId, NodeId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::control::RebalanceView;
+use idunno_shared::wire::control::{RebalanceView, TrainedFrom};
 use idunno_shared::wire::jobs::{
     Fault, JobReply, Lease, ModelArtefact, QueryRange, ReportReply, SegmentCommit, Training, WorkerReport,
 };
@@ -61,6 +61,8 @@ pub struct Trained {
     pub metrics: Vec<(String, String)>,
     /// Its report, a file.
     pub report: Option<PlacedBlob>,
+    /// What the artefact is, if it is a package.
+    pub package: Option<TrainedFrom>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;

@@ -73,7 +73,7 @@ impl SchedulerTask {
         &self,
         worker: NodeId,
         model: ModelName,
-        Trained { upload, artefact, training, metrics, report }: Trained,
+        Trained { upload, artefact, training, metrics, report, package }: Trained,
         reply: Answer<()>,
     ) {
         if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
@@ -93,6 +93,7 @@ impl SchedulerTask {
             training,
             metrics,
             report: report.as_ref().map(held),
+            package,
         };
         self.propose(upload, action, move |outcome| {
             // The worker may have gone meanwhile; the log has the model.

@@ -43,8 +43,8 @@ impl ServerError {
             Self::TimedOut { .. }
             | Self::Disconnected(_)
             | Self::Malformed(_)
-            | Self::RunnerEnded { .. }
             | Self::Status { status: 408 | 500 | 505.., .. } => FaultKind::Inference,
+            Self::RunnerEnded { .. } => FaultKind::Crash,
             Self::Unreachable { .. }
             | Self::WrongVersion { .. }
             | Self::RunnerNotReady { .. }
@@ -192,7 +192,7 @@ mod tests {
         }
         let said = |runner| status_error(500, format!("{{\"error\":\"e\",\"runner\":{runner}}}").as_bytes());
         for (error, kind) in
-            [(said("\"ended\""), FaultKind::Inference), (said("\"restarting\""), FaultKind::Worker)]
+            [(said("\"ended\""), FaultKind::Crash), (said("\"restarting\""), FaultKind::Worker)]
         {
             assert!(error.is_runner_down() && !error.is_server_failure() && !error.splits(), "{error:?}");
             assert_eq!((error.fault(), error.to_string().as_str()), (kind, "e"));

@@ -229,10 +229,18 @@ impl ModelServerClient {
         self.send(call.json(&json!({ "parameters": parameters })), CALL_TIMEOUT).await.map(drop)
     }
 
-    /// Asks a server of ours whether a package, which it finds in the member's folder, is a model. An error status carries the
-    /// reason.
-    pub async fn check_package(&self, model: &ModelName, version: &Digest) -> Result<(), ServerError> {
-        let call = self.post(&format!("/idunno/models/{model}/packages/{version}/check"));
+    /// Asks a server of ours whether a package, which it finds in the member's folder, is a model, or can be trained with or
+    /// without a dataset. An error status carries the reason.
+    pub async fn check_package(
+        &self,
+        model: &ModelName,
+        version: &Digest,
+        trained_on_dataset: Option<bool>,
+    ) -> Result<(), ServerError> {
+        let mut call = self.post(&format!("/idunno/models/{model}/packages/{version}/check"));
+        if let Some(has_dataset) = trained_on_dataset {
+            call = call.json(&json!({ "train": { "dataset": has_dataset } }));
+        }
         self.send(call, LOAD_TIMEOUT).await.map(drop)
     }
 

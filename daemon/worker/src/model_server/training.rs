@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use idunno_shared::ids::Digest;
-use idunno_shared::names::ModelName;
+use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
 use idunno_shared::wire::jobs::{METRIC_BYTES_MAX, METRICS_MAX, Training, TrainingProgress};
 use idunno_shared::wire::records::{ColumnNames, Quote, ReadOptions};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::shorten;
-use super::{CALL_TIMEOUT, ModelServerClient, ServerError, TRANSFER_TIMEOUT};
+use super::{CALL_TIMEOUT, LOAD_TIMEOUT, ModelServerClient, ServerError, TRANSFER_TIMEOUT};
 
 /// Largest artefact accepted from a training; it is held in memory while it is stored.
 pub const ARTEFACT_BYTES_MAX: usize = 256 << 20;
@@ -21,8 +21,13 @@ pub const ARTEFACT_BYTES_MAX: usize = 256 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskState {
     Running(TrainingProgress),
-    /// The artefact can be fetched. Holds what the training measured, by name.
-    Done(Vec<(String, String)>),
+    /// The artefact can be fetched.
+    Done {
+        /// What the training measured, by name.
+        metrics: Vec<(String, String)>,
+        /// The name of the artefact's file, if the server says so.
+        file: Option<FileName>,
+    },
     Failed(String),
 }
 
@@ -62,12 +67,13 @@ fn reading(options: &ReadOptions) -> Value {
 
 impl ModelServerClient {
     /// Starts training a model, or joins a running training. `dataset` is the training's data set, as a folder or file that
-    /// the server can read. Returns the task's id.
+    /// the server can read; `package` is the version of the package that the model is. Returns the task's id.
     pub async fn train(
         &self,
         model: &ModelName,
         training: &Training,
         dataset: Option<&Path>,
+        package: Option<Digest>,
     ) -> Result<String, ServerError> {
         #[derive(Deserialize)]
         struct Started {
@@ -80,8 +86,13 @@ impl ModelServerClient {
                 order["reading"] = reading(&training.reading);
             }
         }
+        if let Some(version) = package {
+            order["package"] = version.to_string().into();
+        }
         let call = self.post(&format!("/idunno/models/{model}/train")).json(&order);
-        let Started { task } = self.object(call, CALL_TIMEOUT).await?;
+        // A package is opened first, for which its environment may have to be made.
+        let deadline = if package.is_some() { LOAD_TIMEOUT } else { CALL_TIMEOUT };
+        let Started { task } = self.object(call, deadline).await?;
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if task.is_empty() || task.len() > 64 || !task.bytes().all(is_valid) {
             return Err(ServerError::Malformed("the training task has an invalid id".to_owned()));
@@ -100,6 +111,8 @@ impl ModelServerClient {
             progress: TaskProgress,
             #[serde(default)]
             metrics: Option<Map<String, Value>>,
+            #[serde(default)]
+            artefact: Option<String>,
         }
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -109,7 +122,7 @@ impl ModelServerClient {
             steps: u64,
             metrics: Map<String, Value>,
         }
-        let Task { state, reason, progress, metrics: measured } =
+        let Task { state, reason, progress, metrics: measured, artefact } =
             self.object(self.get(&format!("/idunno/tasks/{task}")), CALL_TIMEOUT).await?;
         match state.as_str() {
             "running" => {
@@ -122,7 +135,10 @@ impl ModelServerClient {
                     metrics,
                 }))
             }
-            "done" => Ok(TaskState::Done(metrics(&measured.unwrap_or_default()))),
+            "done" => Ok(TaskState::Done {
+                metrics: metrics(&measured.unwrap_or_default()),
+                file: artefact.and_then(|name| name.parse().ok()),
+            }),
             "failed" => Ok(TaskState::Failed(reason)),
             _ => {
                 Err(ServerError::Malformed(format!("a training has the unknown state '{}'", shorten(&state))))

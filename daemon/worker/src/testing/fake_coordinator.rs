@@ -10,7 +10,7 @@ use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     Fault, Grant, JobReply, JobRequest, Lease, ModelArtefact, ModelState, ReportReply, SegmentCommit,
-    Training, WorkerReport,
+    Training, TrainingAssignment, WorkerReport,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::Notify;
@@ -37,6 +37,8 @@ pub(in super::super) struct CoordinatorState {
     pub(in super::super) load: Vec<ModelArtefact>,
     /// Ordered until an outcome is reported.
     pub(in super::super) train: Vec<(ModelName, Training)>,
+    /// The packages of those models that are packages.
+    pub(in super::super) train_packages: Vec<ModelArtefact>,
     /// Part of the next orders.
     pub(in super::super) cancelled: Vec<Lease>,
     /// Part of the next orders.
@@ -122,7 +124,13 @@ impl CoordinatorState {
         };
         let load = self.load.iter().filter(not_loaded).cloned().collect();
         let cancelled = std::mem::take(&mut self.cancelled);
-        let (train, restart) = (self.train.clone(), self.restart.take());
+        let assignment = |(model, training): &(ModelName, Training)| TrainingAssignment {
+            model: model.clone(),
+            training: training.clone(),
+            package: self.train_packages.iter().find(|package| package.model == *model).cloned(),
+        };
+        let train = self.train.iter().map(assignment).collect();
+        let restart = self.restart.take();
         let stop_training = std::mem::take(&mut self.stop_training);
         let is_loaded = |(model, version): &&(ModelName, Digest)| {
             report.models.contains(&(model.clone(), ModelState::Ready(*version)))

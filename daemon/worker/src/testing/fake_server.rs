@@ -36,6 +36,8 @@ pub(in super::super) struct FakeServerState {
     pub(in super::super) trained: Vec<u8>,
     /// The dataset of each ordered training.
     pub(in super::super) trained_on: Vec<Option<PathBuf>>,
+    /// The package of each ordered training.
+    pub(in super::super) trained_packages: Vec<Option<String>>,
     pub(in super::super) training_failure: Option<&'static str>,
     /// Progress of a training that never ends: the step, and the number of steps.
     pub(in super::super) training_steps: Option<(u32, u32)>,
@@ -83,6 +85,7 @@ impl FakeServer {
             artefacts: BTreeMap::new(),
             trained: b"weights".to_vec(),
             trained_on: Vec::new(),
+            trained_packages: Vec::new(),
             training_failure: None,
             training_steps: None,
             parameters: Value::Null,
@@ -288,6 +291,7 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
         ["idunno", "models", model, "train"] => {
             let order: Value = serde_json::from_slice(body).unwrap();
             state.trained_on.push(order["dataset"].as_str().map(PathBuf::from));
+            state.trained_packages.push(order["package"].as_str().map(str::to_owned));
             Reply::json(202, &json!({"task": format!("task-{model}")}))
         }
         ["idunno", "tasks", _] => match (state.training_failure, state.training_steps) {
@@ -299,7 +303,10 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
                     json!({"fraction": fraction, "step": step, "steps": steps, "metrics": metrics});
                 Reply::json(200, &json!({"state": "running", "progress": progress}))
             }
-            (None, None) => Reply::json(200, &json!({"state": "done", "metrics": {"accuracy": 0.9}})),
+            (None, None) => {
+                let metrics = json!({"accuracy": 0.9});
+                Reply::json(200, &json!({"state": "done", "metrics": metrics, "artefact": "weights.npz"}))
+            }
         },
         ["idunno", "tasks", _, "DELETE"] => Reply::json(200, &json!({"state": "failed"})),
         ["idunno", "tasks", _, "artefact"] => {

@@ -280,7 +280,7 @@ fn is_without_the_model(state: &CoordinatorState) -> bool {
 }
 
 #[tokio::test]
-async fn a_process_that_ends_costs_the_rows_that_it_had_in_two_halves_and_no_pause() {
+async fn a_process_that_ends_costs_the_rows_that_it_had_and_no_pause() {
     let harness = Harness::new().await;
     let calls = harness.measured().await;
     let load = harness.coordinator.state().load.clone();
@@ -293,9 +293,8 @@ async fn a_process_that_ends_costs_the_rows_that_it_had_in_two_halves_and_no_pau
         let state = harness.coordinator.state();
         let (failed, faults) = &state.failed[0];
         assert_eq!(*failed, lease(0, 8));
-        let halves: Vec<_> = faults.iter().map(|fault| (fault.kind, fault.ranges[0])).collect();
-        let half = |first| (FaultKind::Inference, QueryRange { first, count: 4 });
-        assert_eq!(halves, [half(0), half(4)]);
+        let crashed: Vec<_> = faults.iter().map(|fault| (fault.kind, &fault.ranges[..])).collect();
+        assert_eq!(crashed, [(FaultKind::Crash, &[QueryRange { first: 0, count: 8 }][..])]);
         assert_eq!(faults[0].reason, "it ended with SIGSEGV");
     }
     harness

@@ -9,7 +9,7 @@ use std::time::Duration;
 use idunno_shared::ids::Digest;
 use idunno_shared::package::{FORMAT, Manifest, PackageFile};
 use idunno_shared::wire::blobs::{EXTENT_BYTES_MAX, PlacedBlob};
-use idunno_shared::wire::jobs::{ModelArtefact, ModelState};
+use idunno_shared::wire::jobs::{ModelArtefact, ModelState, Training};
 
 use super::super::packages::{FetchPackageError, Packages};
 use super::super::testing::memory_store::MemoryStore;
@@ -166,5 +166,28 @@ async fn versions_are_loaded_beside_each_other_and_unloaded_when_they_no_longer_
         }
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("its package is deleted");
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_package_is_trained_by_its_own_class_and_becomes_another_package() {
+    let harness = Harness::new().await;
+    let package = stored(&harness.store, &FILES, &manifest(&FILES));
+    harness.coordinator.set(|state| {
+        state.train_packages.push(package.clone());
+        state.train.push((package.model.clone(), Training { seed: 7, ..Training::default() }));
+    });
+    harness.until("it is reported", |state| state.trained.len() == 1).await;
+    let ordered = harness.server.set(|state| state.trained_packages.clone());
+    assert_eq!(ordered, [Some(package.version.to_string())]);
+    let (_, trained) = harness.coordinator.state().trained[0].1.clone().unwrap();
+    assert!(trained.is_package && trained.version != package.version);
+    assert_eq!(trained.extents[0].blob.digest, trained.version, "the manifest comes first");
+    let made = Manifest::from_bytes(&harness.store.read(&trained.version).unwrap()).unwrap();
+    let files = made.with_extents(trained.extents[1..].to_vec()).unwrap();
+    let paths: Vec<&str> = files.iter().map(|(file, _)| file.path.as_str()).collect();
+    assert_eq!(paths, [".trained/weights.npz", "data/words.txt", "empty", "model.py"]);
+    assert_eq!(made.settings["artefact"], ".trained/weights.npz");
+    assert_eq!(harness.store.read(&trained.extents[1].blob.digest).unwrap(), &b"weights"[..]);
     harness.stop().await;
 }

@@ -4,7 +4,7 @@ use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, RecordsGrant,
-    ReportReply, ServerState, Training, TrainingProgress,
+    ReportReply, ServerState, TrainingAssignment, TrainingProgress,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -121,8 +121,8 @@ impl WorkerTask {
         for artefact in orders.load.into_iter().take(MODELS_MAX) {
             self.load(artefact);
         }
-        for (model, training) in orders.train.into_iter().take(MODELS_MAX) {
-            self.train(report, model, training);
+        for assignment in orders.train.into_iter().take(MODELS_MAX) {
+            self.train(report, assignment);
         }
         let mut granted = false;
         for grant in orders.grants.into_iter().take(LEASES_PER_WORKER_MAX) {
@@ -347,7 +347,8 @@ impl WorkerTask {
         });
     }
 
-    fn train(&mut self, report: u64, model: ModelName, training: Training) {
+    fn train(&mut self, report: u64, assignment: TrainingAssignment) {
+        let TrainingAssignment { model, training, package } = assignment;
         let Some(ready) = self.ready_server(&model) else { return };
         let Some(Server { models, .. }) = self.servers.of_mut(&model) else { return };
         if !models.start_training(&model, report, Instant::now()) {
@@ -358,12 +359,13 @@ impl WorkerTask {
         let if_panicked = Event::Trained { model: model.clone(), interrupted };
         let (progress, receiver) = watch::channel(TrainingProgress::default());
         let stop = CancellationToken::new();
-        let running = RunningTraining { progress: receiver, stop: stop.clone() };
+        let version = package.as_ref().map(|package| package.version);
+        let running = RunningTraining { progress: receiver, stop: stop.clone(), package: version };
         self.trainings.insert(model.clone(), running);
         let requests = self.requests.clone();
         let control = TrainingControl { progress, stop };
         let folder = TrainingFolder::new(&self.config.data_dir, &model);
-        let order = TrainingOrder { model: model.clone(), training, folder };
+        let order = TrainingOrder { model: model.clone(), training, package, folder };
         self.spawn(if_panicked, async move {
             let trained = requests.train(ready, order, control).await;
             let interrupted = trained.err();

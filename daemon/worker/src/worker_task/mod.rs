@@ -102,6 +102,8 @@ pub struct WorkerChannels {
 struct RunningTraining {
     progress: watch::Receiver<TrainingProgress>,
     stop: CancellationToken,
+    /// The package that is trained, which must stay on the disk.
+    package: Option<Digest>,
 }
 
 struct CommitInFlight {
@@ -259,7 +261,9 @@ impl WorkerTask {
         }
         let kept = self.config.packages_kept_unused;
         self.sweep_packages_at = now + kept / 10;
-        let (packages, in_use) = (self.requests.packages.clone(), self.servers.versions_in_use());
+        let packages = self.requests.packages.clone();
+        let mut in_use = self.servers.versions_in_use();
+        in_use.extend(self.trainings.values().filter_map(|training| training.package));
         tokio::spawn(async move { packages.evict_unused(&in_use, kept).await });
     }
 

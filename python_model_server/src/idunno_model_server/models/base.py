@@ -1,9 +1,9 @@
 """The interface of a model, predefined or a user's own.
 
-Every model keeps two invariants, because a retried query must give the same row byte for byte:
-- training with the same dataset and seed writes the same bytes (on one kind of CPU);
-- an answer depends on its row alone, never on the rows beside it. A runner that answers whole batches must therefore
-  add up in an order that the batch does not change, or round away the last bits.
+A retried query must give the same row byte for byte. So an answer depends on its row alone, never on the rows beside
+it: a runner that answers whole batches must add up in an order that the batch does not change, or round away the last
+bits. Whether a training gives the same bytes again is declared by each model (`reproducible`): all members load what
+one of them trained.
 
 A runner answers rows one at a time (`predict`), which for the image models is the fastest way, since a batch inside the
 network gains nothing on a CPU; or whole batches (`predict_batch`).
@@ -109,6 +109,9 @@ class Model(ABC):
     """The suffix of the artefact's file name, with the dot."""
     dataset: ClassVar[DatasetUse] = "required"
     """Whether `train` gets a dataset: always, if the request names one, or never (the model brings its own data)."""
+    reproducible: ClassVar[bool] = True
+    """Whether training with the same dataset and seed writes the same bytes, on one kind of CPU. Its libraries then
+    have one thread each, and sets have the same order. If not, they have the machine's cores."""
     parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
     """Parameters that infer requests may set. The runner finds the values in `self.parameters`."""
 

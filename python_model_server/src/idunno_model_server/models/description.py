@@ -8,6 +8,7 @@ from typing import Any
 
 from ..parameters import Parameter, parameter_of_json
 from .base import DatasetUse, DeviceUse, Model
+from .batch_model import BatchModel
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,27 @@ class ModelDescription:
     dataset: DatasetUse
     parameters: Mapping[str, Parameter]
     limits: Limits
+    trains: bool = True
+    """Whether it has a `train` of its own. A BatchModel may have none."""
+    reproducible: bool = True
 
     @classmethod
     def of(cls, model: Model) -> ModelDescription:
         kind = type(model)
         limits = Limits(kind.batch_max, kind.concurrency, kind.device, kind.memory_mib, kind.row_timeout_s)
-        return cls(model.name, model.description, model.platform, model.dataset, dict(model.parameters), limits)
+        texts = (model.name, model.description, model.platform, model.dataset)
+        return cls(*texts, dict(model.parameters), limits, kind.train is not BatchModel.train, kind.reproducible)
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> ModelDescription:
         """What `as_json` wrote."""
         parameters = {name: parameter_of_json(parameter) for name, parameter in value["parameters"].items()}
         texts = (value["name"], value["description"], value["platform"], value["dataset"])
-        return cls(*texts, parameters, Limits(**value["limits"]))
+        return cls(*texts, parameters, Limits(**value["limits"]), bool(value["trains"]), bool(value["reproducible"]))
 
     def as_json(self) -> dict[str, Any]:
         parameters = {name: parameter.as_json() for name, parameter in self.parameters.items()}
         limits = asdict(self.limits)
         texts = {name: getattr(self, name) for name in ("name", "description", "platform", "dataset")}
-        return {**texts, "parameters": parameters, "limits": limits}
+        flags = {"trains": self.trains, "reproducible": self.reproducible}
+        return {**texts, **flags, "parameters": parameters, "limits": limits}

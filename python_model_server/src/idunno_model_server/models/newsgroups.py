@@ -65,9 +65,10 @@ class NewsgroupsLinear(Model):
 
     def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
         """Of a user's dataset, a fifth is held out; the newsgroups come with later posts to test on."""
+        training: Dataset | Sequence[Example]
+        held_out: Dataset | Sequence[Example]
         if dataset is None:
-            training = list(newsgroups_training_posts())
-            held_out = newsgroups_posts(NEWSGROUPS_TEST)
+            training, held_out = list(newsgroups_training_posts()), newsgroups_posts(NEWSGROUPS_TEST)
         else:
             training, held_out = dataset.split(HELD_OUT_SHARE, run.seed)
         labels = sorted({str(example.label) for example in training})
@@ -181,7 +182,7 @@ def _parts(texts: Sequence[list[int]], words_max: int) -> Iterator[Sequence[list
         yield texts[start:]
 
 
-def _fit(training: Sequence[Example], labels: list[str], run: TrainingRun) -> float:
+def _fit(training: Dataset | Sequence[Example], labels: list[str], run: TrainingRun) -> float:
     """Trains, writes the artefact and returns the final loss. Raises TrainingError for fewer than two labels."""
     import numpy as np
     from scipy.sparse import csr_array

@@ -123,7 +123,7 @@ class RunnerProcess:
                 stderr=output_write,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**_environment(sandbox, python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
+                env={**environment_of(sandbox, python), **variables, MARK: mark, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
@@ -308,17 +308,8 @@ class RunnerProcess:
         self._opened.exception()  # it may be that nobody asks
 
 
-def _size(path: Path) -> int:
-    """The bytes of a file, or of all files below a folder."""
-    try:
-        files = path.rglob("*") if path.is_dir() else [path]
-        return sum(file.stat().st_size for file in files)
-    except OSError:
-        return 0
-
-
-def _environment(sandbox: Sandbox, python: Path) -> dict[str, str]:
-    """The variables for a runner. Another Python's must not lead it to other packages."""
+def environment_of(sandbox: Sandbox, python: Path) -> dict[str, str]:
+    """The variables for a process of a model. Another Python's must not lead it to other packages."""
     variables = sandbox.variables(os.environ)
     if python != Path(sys.executable):
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):

@@ -1,4 +1,5 @@
-"""Starts a runner in whatever environment this Python has: `python -P start_child.py SOCKET PARENT THREADS`.
+"""Starts a runner in whatever environment this Python has: `python -P start_child.py SOCKET PARENT THREADS`. Or a
+training: `python -P start_child.py train ARGUMENT...`.
 
 The package `idunno_model_server` is imported from its folder, without what is installed beside it there: the server's
 libraries must not hide those of the model's environment.
@@ -24,6 +25,8 @@ def main() -> None:
     package = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = package
     spec.loader.exec_module(package)
+    if sys.argv[1] == "train":
+        sys.exit(importlib.import_module(f"{NAME}.training_child").main(sys.argv[2:]))
     child = importlib.import_module(f"{NAME}.runners.child")
     socket, parent, threads = map(int, sys.argv[1:4])
     child.main(socket, parent, threads)

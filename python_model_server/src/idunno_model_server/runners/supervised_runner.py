@@ -81,11 +81,11 @@ class SupervisedRunner:
         self._keeping = asyncio.create_task(self._keep(process))
         return about
 
-    async def check(self) -> None:
+    async def check(self) -> ModelDescription:
         """Opens the model without loading it, in a process that ends at once. Raises START_ERRORS."""
         process = await self._start()
         try:
-            await process.open({**self._source, "load": False})
+            return await process.open({**self._source, "load": False})
         finally:
             process.tell_to_end("it was checked")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..devices import resolve_device
-from ..errors import ModelFileError
+from ..errors import ModelFileError, ModelLoadError
 from ..models import Model, Runner
 from ..models.batch_model import BatchModel, BatchRunner, SetupContext
 from ..user_models import checked_model
@@ -40,9 +40,19 @@ def packaged(kind: type[Model], name: str, files: Path, settings: Mapping[str, A
     artefact = settings.get("artefact")
     if artefact is not None:
         attributes["load"] = lambda self, _manifest: kind.load(self, files / artefact)
-    if issubclass(kind, BatchModel) and kind.load is BatchModel.load:
+    is_trained = kind.train is not BatchModel.train
+    if artefact is None and is_trained:
+        attributes["load"] = lambda _self, _manifest: _refuse_untrained(name)
+    elif issubclass(kind, BatchModel) and kind.load is BatchModel.load:
         attributes["load"] = lambda self, manifest: _set_up(self, files / artefact if artefact else manifest, files)
     return checked_model(type(kind.__name__, (kind,), attributes))
+
+
+def _refuse_untrained(name: str) -> Runner:
+    raise ModelLoadError(
+        f"it is not trained yet: run 'idunno train-start {name}', or put the artefact that its train wrote into the "
+        'package, and name it in model.toml, as artefact = "FILE"'
+    )
 
 
 def _set_up(model: BatchModel, artefact: Path, folder: Path) -> Runner:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..errors import ModelFileError
 from ..models import Model
-from ..models.batch_model import BatchModel
 from ..user_models import line_prefix
 from .base import MadeModel, packaged
 from .package_imports import PackageImports
@@ -25,7 +24,7 @@ def python_model(name: str, files: Path, entry: str, settings: Mapping[str, Any]
     imports = PackageImports(folder)
     try:
         kind = _class_in(_import(imports, stem, path), settings.get("class"))
-        _require_artefact(kind, files, settings.get("artefact"))
+        _check_artefact(files, settings.get("artefact"))
         return MadeModel(packaged(kind, name, files, settings), imports.forget)
     except BaseException:
         imports.forget()
@@ -58,13 +57,6 @@ def _class_in(module: ModuleType, wanted: object) -> type[Model]:
     return named[0]
 
 
-def _require_artefact(kind: type[Model], files: Path, artefact: object) -> None:
-    """A class whose `load` opens what its `train` wrote needs that file in the package."""
-    if artefact is not None:
-        if not (files / str(artefact)).is_file():
-            raise ModelFileError(f"model.toml names the artefact {artefact!r}, which is not in the package")
-    elif not issubclass(kind, BatchModel) or kind.train is not BatchModel.train:
-        raise ModelFileError(
-            f"class {kind.__name__} is trained, and packages are not trained yet: put the artefact that its train "
-            'wrote into the package, and name it in model.toml, as artefact = "FILE"'
-        )
+def _check_artefact(files: Path, artefact: object) -> None:
+    if artefact is not None and not (files / str(artefact)).is_file():
+        raise ModelFileError(f"model.toml names the artefact {artefact!r}, which is not in the package")

@@ -129,6 +129,7 @@ impl Fixture {
             training: training(),
             metrics: vec![("accuracy".into(), "0.9".into())],
             report: Some(extent(&format!("{content}, measured"), &[1, 2])),
+            package: None,
         })
     }
 

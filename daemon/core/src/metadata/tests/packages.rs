@@ -1,6 +1,6 @@
 //! Models that are added as packages.
 
-use idunno_shared::wire::control::{NewPackage, PackageSummary};
+use idunno_shared::wire::control::{NewPackage, PackageSummary, TrainedFrom};
 
 use super::*;
 
@@ -97,8 +97,6 @@ fn what_cannot_be_a_version_is_refused() {
     unstored.extents[1].1.clear();
     assert!(refused(&mut fixture, add("mine", unstored)).contains("no member holds it"));
     fixture.change(add("mine", package("a"))).unwrap();
-    let train = Change::TrainStart { models: vec![mine()], training: training() };
-    assert!(refused(&mut fixture, train).contains("added as a package"));
     let mut other: ModelName = "other".parse().unwrap();
     fixture.change(Change::TrainStart { models: vec![other.clone()], training: training() }).unwrap();
     assert!(refused(&mut fixture, add(other.as_str(), package("a"))).contains("being trained"));
@@ -107,4 +105,65 @@ fn what_cannot_be_a_version_is_refused() {
         fixture.change(add(other.as_str(), package(&format!("code {number}")))).unwrap();
     }
     assert!(refused(&mut fixture, add("one-more", package("a"))).contains("the maximum"));
+}
+
+/// What a training of the package `base` makes: the same weights, other code beside what it wrote. The worker still believes
+/// that member 9 has the weights.
+fn trained(model: &str, base: &str, code: &str) -> Action {
+    let NewPackage { summary, mut extents } = package(code);
+    extents[2].1 = vec![NodeId(9)];
+    Action::ModelTrained {
+        model: model.parse().unwrap(),
+        version: version(code),
+        size: extents.iter().map(|(blob, _)| blob.size).sum(),
+        extents,
+        training: training(),
+        metrics: Vec::new(),
+        report: None,
+        package: Some(TrainedFrom { base: version(base), summary }),
+    }
+}
+
+#[test]
+fn a_package_that_was_trained_is_its_models_newest_version() {
+    let mut fixture = Fixture::default();
+    let start =
+        |model: &str| Change::TrainStart { models: vec![model.parse().unwrap()], training: training() };
+    fixture.change(add("mine", package("a"))).unwrap();
+    assert_eq!(code(fixture.apply(trained("mine", "a", "b"))), RefusalCode::Conflict, "nobody asked for it");
+    let (job, _) = fixture.start_job();
+    fixture.change(start("mine")).unwrap();
+    assert_eq!(code(fixture.change(add("mine", package("c")))), RefusalCode::Conflict, "it is in training");
+    assert_eq!(
+        code(fixture.train("mine", "weights")),
+        RefusalCode::Conflict,
+        "an artefact that is no package"
+    );
+    assert_eq!(code(fixture.apply(trained("mine", "z", "b"))), RefusalCode::Conflict, "of another version");
+    let mut unnamed = trained("mine", "a", "b");
+    if let Action::ModelTrained { extents, .. } = &mut unnamed {
+        extents.rotate_left(1);
+    }
+    assert_eq!(code(fixture.apply(unnamed)), RefusalCode::Invalid, "its manifest is not the first extent");
+    fixture.apply(trained("mine", "a", "b")).unwrap();
+    assert_eq!(
+        fixture.state.holders(&Digest::of(b"weights")),
+        [1, 2, 3, 4].map(NodeId),
+        "as the log has them"
+    );
+    let view = fixture.state.model_views().into_iter().find(|view| view.model == mine()).unwrap();
+    assert_eq!((view.version, view.package.unwrap().files, view.training), (Some(version("b")), 2, false));
+    let located = fixture.state.locate(&name("models/mine"), None).unwrap();
+    assert_eq!((located.number, located.digest()), (2, version("b")), "the manifest alone is the file");
+    assert_eq!(fixture.references("a"), Some(1), "the job goes on with the package that it started with");
+    fixture.change(Change::CancelJob { job }).unwrap();
+    let references = ["a", "b", "weights"].map(|content| fixture.references(content));
+    assert_eq!(references, [Some(0), Some(1), Some(1)]);
+
+    fixture.change(start("mnist-mlp")).unwrap();
+    assert_eq!(
+        code(fixture.apply(trained("mnist-mlp", "a", "b"))),
+        RefusalCode::Conflict,
+        "it is no package"
+    );
 }

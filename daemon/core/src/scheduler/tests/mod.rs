@@ -1,6 +1,7 @@
 //! One mechanism at a time. `tests/sim/scheduler` runs all of them together, over many seeds.
 
 mod assignment;
+mod crashes;
 mod failures;
 mod leases;
 mod reports;
