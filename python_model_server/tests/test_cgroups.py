@@ -41,7 +41,10 @@ def unit(tmp_path: Path) -> Path:
     write_group(tmp_path / "fs", ("cgroup.controllers",))
     write_group(unit, FILES, cgroup_controllers="cpu memory pids")
     write_group(unit / MAIN, ("cgroup.procs",))
-    os.setxattr(unit, "user.delegate", b"1")
+    try:
+        os.setxattr(unit, "user.delegate", b"1")
+    except OSError as error:
+        pytest.skip(f"{unit} takes no attributes: {error}")
     return unit
 
 
@@ -62,12 +65,16 @@ def test_a_group_is_used_only_if_it_was_delegated(unit: Path) -> None:
     assert found(unit, "system.slice") is None
     assert found(unit, "") is None, "the root of the machine"
     os.removexattr(unit, "user.delegate")
-    assert found(unit, name) == (None if os.geteuid() == 0 else unit), "a folder of root's is not root's to rearrange"
+    assert found(unit, name) is None, "what can be written may hold processes of others"
 
 
 def test_the_units_processes_make_room_for_groups(unit: Path) -> None:
     (unit / "cgroup.procs").write_text("17")
+    (unit / "runner-left").mkdir()
+    write_group(unit / "runner-anothers", OF_A_RUNNER)
     cgroups = Cgroups(unit)
+    assert not (unit / "runner-left").exists()
+    assert not (unit / "runner-anothers" / "cgroup.kill").read_text(), "another server may run there"
     assert (cgroups.are_there, cgroups.bounds_memory) == (True, True)
     assert (unit / MAIN / "cgroup.procs").read_text() == "17"
     assert (unit / "cgroup.subtree_control").read_text() == "+memory"

@@ -1,5 +1,5 @@
-"""Control groups of runners (cgroup v2), where the group of this process was delegated to its user, as systemd does for
-a unit with `Delegate=yes`. Elsewhere there are none, and a runner's session and marks are what holds it together.
+"""Control groups of runners (cgroup v2), where systemd delegated the group of this process to its unit (`Delegate=`).
+Elsewhere there are none, and a runner's session and marks are what holds it together.
 
     GROUP/main            this process and whatever else was in GROUP: a group with groups in it has no processes
     GROUP/runner-NAME     a runner with all that it starts: no process can leave it
@@ -105,8 +105,8 @@ class Cgroups:
 
 
 def delegated(mounts: tuple[Path, ...] = MOUNTS, own: Path = Path("/proc/self/cgroup")) -> Path | None:
-    """The group that was delegated to this process's user: that of this process, or the one above if an earlier server
-    has moved its unit's processes to MAIN. None if there is none."""
+    """The group that was delegated: that of this process, or the one above if a server has moved the unit's processes
+    to MAIN before. None if there is none."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -122,20 +122,21 @@ def delegated(mounts: tuple[Path, ...] = MOUNTS, own: Path = Path("/proc/self/cg
 
 
 def _is_delegated(group: Path) -> bool:
-    """Whether systemd marked it so, or it belongs to a user other than root, which is this one."""
+    """Whether systemd marked it so. One that merely can be written, such as a login's, may hold processes of others."""
     if not os.access(group, os.W_OK) or not os.access(group / "cgroup.procs", os.W_OK):
         return False
     try:
         return os.getxattr(group, "user.delegate") == b"1"
     except OSError:
-        return group.stat().st_uid == os.geteuid() != 0
+        return False
 
 
 def _leave(folder: Path) -> None:
-    """Moves all processes of a group to MAIN within it, and removes the groups of runners of an earlier server. Raises
-    OSError."""
+    """Moves all processes of a group to MAIN within it, and removes groups of runners in which no process is left: the
+    others are another server's. Raises OSError."""
     for old in folder.glob(f"{RUNNER}*"):
-        RunnerGroup(old).remove()
+        with contextlib.suppress(OSError):
+            old.rmdir()
     (folder / MAIN).mkdir(exist_ok=True)
     for pid in (folder / "cgroup.procs").read_text().split():
         with contextlib.suppress(ProcessLookupError):  # it has just ended
