@@ -12,11 +12,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::future::join;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::jobs::{FaultKind, Grant, QueryInput, RecordsGrant};
+use idunno_shared::wire::jobs::{FaultKind, FooterGrant, Grant, QueryInput, RecordFormat, RecordsGrant};
 use tokio::time::timeout;
 
 use super::extents::ExtentCache;
 use super::labels::{LabelCache, Labels, LabelsError};
+use super::row_groups::{RowGroupCache, RowsRead};
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
 use crate::records::{self, Record, Span};
 
@@ -80,6 +81,7 @@ pub(super) struct BatchRecords {
 pub struct InputCaches {
     pub labels: LabelCache,
     pub extents: ExtentCache,
+    pub row_groups: RowGroupCache,
 }
 
 impl InputCaches {
@@ -87,6 +89,7 @@ impl InputCaches {
     pub async fn clear(&self) {
         self.labels.clear();
         self.extents.clear().await;
+        self.row_groups.clear().await;
     }
 }
 
@@ -144,7 +147,7 @@ async fn prepare_records(
     let name = |number: u64| format!("{}:{}", granted.file, number + 1).parse().ok();
     let input = |(index, &number)| Some(QueryInput { index, name: name(number)?, extents: Vec::new() });
     grant.inputs = range.queries().zip(&numbers).filter_map(input).collect();
-    match read_records(store, caches, &granted, &numbers).await {
+    match read_records(store, caches, &granted, grant.footer.as_ref(), &numbers).await {
         Ok(records) => {
             let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
             let sizes: Vec<u64> = records.by_position.iter().map(size).collect();
@@ -160,8 +163,16 @@ async fn read_records(
     store: &dyn FileStore,
     caches: &InputCaches,
     granted: &RecordsGrant,
+    footer: Option<&FooterGrant>,
     numbers: &[u64],
 ) -> Result<BatchRecords, InputFault> {
+    if let (RecordFormat::Parquet(layout), Some(end)) = (&granted.format, footer) {
+        let read = timeout(FETCH_TIMEOUT, caches.row_groups.read(store, granted, layout, end, numbers)).await;
+        let RowsRead { records, is_local } = read
+            .map_err(|_| InputFault::timed_out())?
+            .map_err(|error| InputFault::fetch(format!("cannot read the rows: {error}")))?;
+        return Ok(BatchRecords { by_position: records, is_local });
+    }
     let fetched = timeout(FETCH_TIMEOUT, caches.extents.read(store, granted)).await;
     let FetchedBytes { bytes, is_local } = fetched
         .map_err(|_| InputFault::timed_out())?
@@ -296,6 +307,7 @@ mod tests {
             labels: Some(vec![labels]),
             records: None,
             parameters: Parameters::default(),
+            footer: None,
         };
         let caches = InputCaches::default();
         // The second waits for the first one's read, and then reads for itself.
