@@ -35,10 +35,18 @@ fn text(row: i64) -> Option<String> {
 /// A file of several row groups, with a column that nobody reads.
 fn write(path: &Path) {
     let columns: [(&str, ArrayRef, bool); 5] = [
-        ("unread", Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| "y".repeat(40) + &row.to_string()))), true),
+        (
+            "unread",
+            Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| "y".repeat(40) + &row.to_string()))),
+            true,
+        ),
         ("key", Arc::new(Int64Array::from_iter_values((0..ROWS).map(|row| (1 << 53) + 1 + row))), true),
         ("stars", Arc::new(Int64Array::from_iter_values((0..ROWS).map(|row| 1 + row % 9))), true),
-        ("price", Arc::new(Float64Array::from_iter((0..ROWS).map(|row| (row % 2 == 0).then_some(0.5)))), true),
+        (
+            "price",
+            Arc::new(Float64Array::from_iter((0..ROWS).map(|row| (row % 2 == 0).then_some(0.5)))),
+            true,
+        ),
         ("text", Arc::new(StringArray::from_iter((0..ROWS).map(text))), true),
     ];
     let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
@@ -54,7 +62,11 @@ fn lines() -> String {
     let line = |row: i64| {
         let price = if row % 2 == 0 { "0.5" } else { "null" };
         let text = text(row).map_or_else(|| String::from("1e999"), |text| format!("\"{text}\""));
-        format!("{{\"text\":{text},\"key\":{},\"stars\":{},\"price\":{price}}}\n", (1_i64 << 53) + 1 + row, 1 + row % 9)
+        format!(
+            "{{\"text\":{text},\"key\":{},\"stars\":{},\"price\":{price}}}\n",
+            (1_i64 << 53) + 1 + row,
+            1 + row % 9
+        )
     };
     (0..ROWS).map(line).collect()
 }
@@ -117,7 +129,8 @@ async fn a_parquet_file_is_a_data_set_and_results_are_those_of_json_lines() {
     assert!(layout.row_bytes < 40, "the column that nobody reads does not count: {layout:?}");
 
     let file = File::open(fetch(&cluster, job, "parquet")).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(1_000).build().unwrap();
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(1_000).build().unwrap();
     let batch: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
     assert_eq!(batch[0].num_rows(), 500);
     let column = |name: &str| batch[0].column_by_name(name).unwrap();
@@ -134,16 +147,18 @@ async fn a_parquet_file_is_a_data_set_and_results_are_those_of_json_lines() {
 
     // A part of it, from all row groups.
     let job = add(&cluster, "reviews.parquet", options.clone()).await;
-    let sample = StartOptions {
-        selection: Selection::Sample(50.try_into().unwrap()),
-        ..StartOptions::default()
-    };
+    let sample =
+        StartOptions { selection: Selection::Sample(50.try_into().unwrap()), ..StartOptions::default() };
     cluster.change(Change::StartJob { job, options: sample }).await;
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!(view.done + view.dead, 50, "{view:?}");
 
     let refused = cluster.client().change(Change::start(add(&cluster, "cut.parquet", options).await)).await;
-    assert_refused(refused, &RefusalCode::Conflict, "data set 'cut.parquet': it is no Parquet file, or its end is missing");
+    assert_refused(
+        refused,
+        &RefusalCode::Conflict,
+        "data set 'cut.parquet': it is no Parquet file, or its end is missing",
+    );
     let refused = cluster
         .client()
         .change(Change::start(add(&cluster, "reviews.parquet", JobOptions::default()).await))

@@ -91,7 +91,8 @@ impl RowGroupCache {
         chunks.iter().zip(fetched).for_each(|(chunk, part)| file.add(chunk.start, part.bytes));
         let (layout, rows) = (layout.clone(), rows.to_vec());
         // A library that panics over a damaged file ends this task alone.
-        let decode = move || footer.rows(&layout, &rows, &file).into_iter().map(record).collect();
+        let decode =
+            move || -> Vec<Record> { footer.rows(&layout, &rows, &file).into_iter().map(record).collect() };
         let records = spawn_blocking(decode).await?;
         Ok(RowsRead { records, is_local })
     }

@@ -27,10 +27,11 @@ impl FileParts {
         self.bytes
     }
 
-    /// What the file has from `start` on, as far as the part goes in which that lies; `None` if it lies in none.
+    /// What the file has from `start` on, as far as the part goes in which that lies: nothing at a part's end. `None` if it
+    /// lies in none.
     pub fn from(&self, start: u64) -> Option<Bytes> {
         let (at, part) = self.by_start.range(..=start).next_back()?;
-        let skipped = usize::try_from(start - at).ok().filter(|skipped| *skipped < part.len())?;
+        let skipped = usize::try_from(start - at).ok().filter(|skipped| *skipped <= part.len())?;
         Some(part.slice(skipped..))
     }
 }
@@ -44,12 +45,9 @@ mod tests {
         let mut file = FileParts::of_file(100);
         file.add(10, Bytes::from_static(b"abc"));
         file.add(20, Bytes::from_static(b"xyz"));
-        let from = |start| file.from(start);
-        assert_eq!((from(9), from(13), from(23)), (None, None, None));
-        assert_eq!(
-            (from(10).unwrap(), from(12).unwrap(), from(21).unwrap()),
-            ("abc".into(), "c".into(), "yz".into())
-        );
+        let from = |start| file.from(start).map(|found| String::from_utf8(found.to_vec()).unwrap());
+        assert_eq!((from(9), from(14), from(24)), (None, None, None));
+        assert_eq!([10, 12, 13, 20, 21].map(|start| from(start).unwrap()), ["abc", "c", "", "xyz", "yz"]);
         assert_eq!(file.file_bytes(), 100);
     }
 }

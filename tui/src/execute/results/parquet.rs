@@ -49,7 +49,7 @@ impl Spool {
             Some(format) => format.kept().map(|names| names.into_iter().map(ToString::to_string).collect()),
         };
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file = tempfile::tempfile_in(folder.unwrap_or(Path::new(".")));
+        let file = tempfile::tempfile_in(folder.unwrap_or_else(|| Path::new(".")));
         let file = file.map_err(|error| Failure::target(target, &error))?;
         let rows = Rows { file: BufWriter::new(file), types: RowTypes::new(kept) };
         Ok(Self { target: target.to_owned(), rows: Mutex::new(rows) })
