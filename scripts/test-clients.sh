@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Programs that others wrote, unchanged, against local clusters and their gateways. Over S3: awscli, boto3, rclone, s3cmd, s3fs with pandas,
 # pyarrow, DuckDB, object_store. Over OpenAI's batch API: the openai package, with a server that repeats what it is told and with llama.cpp's.
+# In Parquet, as data sets and as results: DuckDB, pandas, polars.
 # Installs them from the registry into .venv-clients, builds the programs, runs tests/clients, prints a table of operations by client and one
 # of calls, and ends with a line that counts. Exit code 0 only if all passed.
 #
-# Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno and idunnod, and perhaps idunno-gateway, in place of building them;
+# Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno and idunnod, and perhaps idunno-gateway, in place of building them
+# (with the feature parquet);
 # IDUNNO_TEST_PYTHON a Python with the model server; IDUNNO_CLIENTS_VENV another place of the environments; IDUNNO_CLIENTS_PARTS the parts
 # of 16 MiB of the large upload (64), IDUNNO_CLIENTS_LINES the lines of the large batch (10000).
 set -euo pipefail
@@ -43,7 +45,7 @@ link() { # FOLDER NAME...
 if [[ -n "$given" ]]; then
     link "$given" idunno idunnod
 else
-    cargo build --locked "${flags[@]}" --package idunno-daemon --package idunno-console
+    cargo build --locked "${flags[@]}" --package idunno-daemon --package idunno-console --features parquet
     link "${CARGO_TARGET_DIR:-target}/$profile" idunno idunnod
 fi
 if [[ -n "$given" && -x "$given/idunno-gateway" ]]; then

@@ -218,9 +218,10 @@ def test_a_model_cannot_call_its_server(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "idunno_model_server", "--socket", str(at), "--work-dir", str(tmp_path / "work")]
     words += ["--packages-dir", str(packages), "--models-dir", str(tmp_path / "models"), "--threads", "1"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    stdout = process.stdout
+    assert stdout is not None
     try:
-        assert process.stdout.readline() == "listening on a Unix socket\n"
+        assert stdout.readline() == "listening on a Unix socket\n"
         with httpx.Client(base_url="http://x", transport=httpx.HTTPTransport(uds=str(at)), timeout=60) as client:
             path = "/v2/repository/models/hostile/load"
             loaded = client.post(path, json={"parameters": {"version": version, "package": True}})
@@ -233,7 +234,7 @@ def test_a_model_cannot_call_its_server(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        stdout.close()
 
 
 TRAINED = """

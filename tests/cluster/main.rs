@@ -53,6 +53,8 @@ mod model_servers;
 mod orphans;
 #[cfg(test)]
 mod packages;
+#[cfg(all(test, feature = "parquet"))]
+mod parquet;
 #[cfg(test)]
 mod power_cut;
 #[cfg(test)]

@@ -112,6 +112,7 @@ impl NoOpCluster {
                 running: job.state == JobState::Running,
                 pending: job.pending(),
                 weight: job.weight,
+                is_parquet: false,
             }));
         }
         jobs.len()

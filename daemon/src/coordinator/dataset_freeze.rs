@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use idunno_core::metadata::{
     Action, Applied, AskedBy, FileKind, Inputs, JobRecord, LABELS_BYTES_MAX, State, VersionRecord,
 };
@@ -23,8 +24,8 @@ use tracing::info;
 use super::LeaderTerm;
 use super::grants::placed;
 use super::long_work::{WorkProgress, WorkSubject};
-use idunno_worker::records;
 use idunno_worker::records::record_index::{RecordIndex, RecordIndexError};
+use idunno_worker::records::{self, parquet_index};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Workers that are asked about parameters.
@@ -135,6 +136,9 @@ impl LeaderTerm {
         progress: &WorkProgress,
     ) -> Result<Inputs, IndexError> {
         let _one_at_a_time = self.reading.lock().await;
+        if kind == FileKind::Parquet {
+            return self.index_parquet(state, job, version, progress).await;
+        }
         let mut index = RecordIndex::new(kind, job.terms.reading.clone(), selection);
         let mut read_bytes = 0;
         progress.report(read_bytes, version.size());
@@ -149,6 +153,33 @@ impl LeaderTerm {
         let inputs = index.finish(version.digest())?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
             info!(records = count, blocks = blocks.len(), "indexed a data set");
+        }
+        Ok(inputs)
+    }
+
+    /// Reads the footer only.
+    async fn index_parquet(
+        &self,
+        state: &State,
+        job: &JobRecord,
+        version: &VersionRecord,
+        progress: &WorkProgress,
+    ) -> Result<Inputs, IndexError> {
+        let file_bytes = version.size();
+        let mut end = Bytes::new();
+        let mut before = version.extents.iter().rev();
+        while parquet_index::missing_bytes(&end, file_bytes)?.is_some() {
+            let Some(&extent) = before.next() else { break };
+            progress.report(end.len() as u64, file_bytes);
+            let placed = placed(state, &self.deps.membership.current(), extent);
+            let bytes = self.deps.files.fetch_blob(&placed).await?;
+            end = [&bytes[..], &end[..]].concat().into();
+        }
+        let (options, digest) = (job.terms.reading.clone(), version.digest());
+        let index = move || parquet_index::index(&options, &end, file_bytes, digest);
+        let inputs = tokio::task::spawn_blocking(index).await??;
+        if let Inputs::Records { count, blocks, .. } = &inputs {
+            info!(rows = count, row_groups = blocks.len(), "indexed a Parquet file");
         }
         Ok(inputs)
     }

@@ -10,8 +10,8 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::control::JobState;
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, QueryInput, RecordsGrant, ReportReply, ServerState, Training,
-    TrainingAssignment, WorkerReport,
+    FooterGrant, Grant, Lease, ModelArtefact, ModelState, QueryInput, RecordFormat, RecordsGrant,
+    ReportReply, ServerState, Training, TrainingAssignment, WorkerReport,
 };
 
 use crate::membership::MembershipView;
@@ -153,10 +153,20 @@ pub fn local_bytes(state: &State, inputs: &mut InputCache, worker: NodeId, lease
 
 fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: Lease) -> Option<Grant> {
     let job = state.job(lease.job)?;
+    let mut footer = None;
     let records = job.records.as_deref().map(|records| {
         let numbers: Vec<u64> = lease.range.queries().map(|query| job.input_of(query)).collect();
         let bounds = numbers.first().zip(numbers.last()).map_or(0..0, |(first, last)| *first..*last + 1);
         let span = records.span(&bounds);
+        if let RecordFormat::Parquet(layout) = &records.format {
+            let (extents, skip_bytes) = records.end(layout.footer_bytes);
+            footer = Some(FooterGrant {
+                extents: placed_all(state, view, &extents),
+                skip_bytes,
+                file_bytes: records.file_bytes(),
+                records_at: span.extents_at,
+            });
+        }
         RecordsGrant {
             file: (*records.file).clone(),
             format: records.format.clone(),
@@ -181,6 +191,7 @@ fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: L
         labels: job.labels.as_ref().map(|extents| placed_all(state, view, extents)),
         records,
         parameters: (*job.parameters).clone(),
+        footer,
     })
 }
 

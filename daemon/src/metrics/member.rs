@@ -222,7 +222,12 @@ mod tests {
         let registry = Registry::new();
         register_resources(
             &registry,
-            &WorkerResources { devices: vec![device], runners: vec![runner], shared: Vec::new() },
+            &WorkerResources {
+                devices: vec![device],
+                runners: vec![runner],
+                shared: Vec::new(),
+                reads_parquet: true,
+            },
         )
         .unwrap();
         let values: Vec<(String, f64)> = registry

@@ -24,6 +24,10 @@ pub enum ReadRecordsError {
     /// The extents are shorter than the grant says.
     #[error("the file ends {missing} bytes before the records do")]
     Truncated { missing: usize },
+    #[error("the footer of the file: {0}")]
+    Footer(#[from] idunno_columnar::ReadError),
+    #[error("reading was aborted: {0}")]
+    Aborted(#[from] tokio::task::JoinError),
 }
 
 /// A cache of extents. What it drops is freed at once, which a concurrent cache with deferred reclamation does not promise.

@@ -12,11 +12,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::future::join;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::jobs::{FaultKind, Grant, QueryInput, RecordsGrant};
+use idunno_shared::wire::jobs::{FaultKind, FooterGrant, Grant, QueryInput, RecordFormat, RecordsGrant};
 use tokio::time::timeout;
 
 use super::extents::ExtentCache;
 use super::labels::{LabelCache, Labels, LabelsError};
+use super::row_groups::{RowGroupCache, RowsRead};
 use super::rows::{QuotedName, RowName};
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
 use crate::records::{self, Record, Span};
@@ -92,6 +93,7 @@ impl BatchRecords {
 pub struct InputCaches {
     pub labels: LabelCache,
     pub extents: ExtentCache,
+    pub row_groups: RowGroupCache,
 }
 
 impl InputCaches {
@@ -99,6 +101,7 @@ impl InputCaches {
     pub async fn clear(&self) {
         self.labels.clear();
         self.extents.clear().await;
+        self.row_groups.clear().await;
     }
 }
 
@@ -154,7 +157,7 @@ async fn prepare_records(
     if numbers.is_empty() {
         numbers.clone_from(&queries);
     }
-    match read_records(store, caches, &granted, numbers).await {
+    match read_records(store, caches, &granted, grant.footer.as_ref(), numbers).await {
         Ok(records) => {
             let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
             let sizes: Vec<u64> = records.by_position.iter().map(size).collect();
@@ -170,8 +173,17 @@ async fn read_records(
     store: &dyn FileStore,
     caches: &InputCaches,
     granted: &RecordsGrant,
+    footer: Option<&FooterGrant>,
     numbers: Vec<u64>,
 ) -> Result<BatchRecords, InputFault> {
+    if let (RecordFormat::Parquet(layout), Some(end)) = (&granted.format, footer) {
+        let read = timeout(FETCH_TIMEOUT, caches.row_groups.read(store, granted, layout, end, &numbers)).await;
+        let RowsRead { records, is_local } = read
+            .map_err(|_| InputFault::timed_out())?
+            .map_err(|error| InputFault::fetch(format!("cannot read the rows: {error}")))?;
+        let file = QuotedName::from(&granted.file);
+        return Ok(BatchRecords { by_position: records, numbers, file, is_local });
+    }
     let fetched = timeout(FETCH_TIMEOUT, caches.extents.read(store, granted)).await;
     let FetchedBytes { bytes, is_local } = fetched
         .map_err(|_| InputFault::timed_out())?
@@ -306,6 +318,7 @@ mod tests {
             labels: Some(vec![labels]),
             records: None,
             parameters: Parameters::default(),
+            footer: None,
         };
         let caches = InputCaches::default();
         // The second waits for the first one's read, and then reads for itself.

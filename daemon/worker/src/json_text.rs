@@ -32,6 +32,11 @@ impl JsonText {
         Self(raw.get().replace('\r', " "))
     }
 
+    /// JSON of a column of a file, which is strict and has no line breaks.
+    pub fn of_json(json: String) -> Self {
+        Self(json)
+    }
+
     /// An object of such values.
     pub fn object<'a>(fields: impl Iterator<Item = (&'a str, Self)>) -> Self {
         let fields: Vec<String> =

@@ -17,7 +17,8 @@
 //! **Does not** assign work, decide whether a failed query is retried, or write to the metadata log: the coordinator does.
 //!
 //! Pure modules decide: [`lease_table`], [`segments`], [`models`], [`latency`] (deadlines), [`protocol`], [`rows`],
-//! [`faults`], [`tokens`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`] and [`extents`] (caches),
+//! [`faults`], [`tokens`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`], [`extents`] and
+//! [`row_groups`] (caches),
 //! [`packages`] (models' packages on the disk), [`requests`] and [`training`] (one commit, load or training),
 //! [`coordinator_requests`] and [`result_merge`] (what the coordinator asks of any worker), [`supervisor`] (the server
 //! process), [`model_server`] (calls to it). [`worker_task`] owns all state and receives everything else as events.
@@ -41,6 +42,7 @@ pub mod protocol;
 pub mod records;
 pub mod requests;
 pub mod result_merge;
+pub mod row_groups;
 pub mod rows;
 pub mod segments;
 pub mod supervisor;

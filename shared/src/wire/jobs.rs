@@ -69,6 +69,20 @@ pub struct RecordsGrant {
     pub numbers: Vec<u64>,
 }
 
+/// The footer of a file of records, which says where the records are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FooterGrant {
+    /// The extents that hold it, in order, with their holders.
+    #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
+    pub extents: Vec<PlacedBlob>,
+    /// Bytes of the first extent before it.
+    pub skip_bytes: u64,
+    /// Bytes of the whole file.
+    pub file_bytes: u64,
+    /// Bytes of the file before the first extent of the records.
+    pub records_at: u64,
+}
+
 /// Whether a line is unknown.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_unknown(line: &u64) -> bool {
@@ -111,6 +125,9 @@ pub struct Grant {
     /// The job's parameters for the model.
     #[serde(default, deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
     pub parameters: Parameters,
+    /// The end of the file of the records, if its format needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footer: Option<FooterGrant>,
 }
 
 /// The state of a worker's model server.

@@ -120,6 +120,20 @@ impl CsvLayout {
     }
 }
 
+/// What stands in the columns of a Parquet file, and what its readers have to know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParquetLayout {
+    /// The columns that have a meaning; the input is always one of them.
+    pub columns: ColumnNames,
+    /// The columns that come back in the rows.
+    #[serde(deserialize_with = "bounded::list::<KEPT_COLUMNS_MAX, _, _>")]
+    pub keep: Vec<ColumnName>,
+    /// Bytes of the footer, with which the file ends.
+    pub footer_bytes: u64,
+    /// Bytes of a row's columns that are read, decompressed: the mean of the row group in which they are the most.
+    pub row_bytes: u64,
+}
+
 /// How a file is split into records, each of which is one query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordFormat {
@@ -144,6 +158,8 @@ pub enum RecordFormat {
         /// The fields that come back.
         keep: Keep,
     },
+    /// Rows of a Parquet file.
+    Parquet(ParquetLayout),
 }
 
 impl RecordFormat {
@@ -152,7 +168,9 @@ impl RecordFormat {
         let (columns, kept) = match self {
             Self::Jsonl => return 0,
             Self::Csv { layout, .. } => (&layout.names, self.kept()),
-            Self::JsonFields { columns, .. } => (columns, self.kept()),
+            Self::JsonFields { columns, .. } | Self::Parquet(ParquetLayout { columns, .. }) => {
+                (columns, self.kept())
+            }
         };
         let meant = [&columns.input, &columns.label, &columns.id].into_iter().flatten();
         meant.chain(kept.unwrap_or_default()).map(|name| name.as_str().len()).sum()
@@ -163,7 +181,8 @@ impl RecordFormat {
         match self {
             Self::Csv { layout, .. } => Some(layout.keep.iter().map(|column| &column.name).collect()),
             Self::JsonFields { keep: Keep::All, .. } => None,
-            Self::JsonFields { keep: Keep::Columns(names), .. } => Some(names.iter().collect()),
+            Self::JsonFields { keep: Keep::Columns(names), .. }
+            | Self::Parquet(ParquetLayout { keep: names, .. }) => Some(names.iter().collect()),
             Self::Jsonl | Self::JsonFields { keep: Keep::Nothing, .. } => Some(Vec::new()),
         }
     }

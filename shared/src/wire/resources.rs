@@ -16,7 +16,8 @@ pub const SHARED_BACKENDS_MAX: usize = 16;
 /// Longest text of a device or runner, in characters.
 pub const RESOURCE_TEXT_CHARACTERS_MAX: usize = 128;
 
-/// What the models of a worker run on: the devices of its machine, the processes there, and servers that it shares.
+/// What a worker runs batches with: the devices of its machine, the processes there, servers that it shares, and what its
+/// program can read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerResources {
     /// The GPUs, by their index.
@@ -28,12 +29,15 @@ pub struct WorkerResources {
     /// The model servers of others that it calls beside other workers.
     #[serde(default, deserialize_with = "bounded::list::<SHARED_BACKENDS_MAX, _, _>")]
     pub shared: Vec<SharedBackend>,
+    /// Whether its program reads Parquet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_parquet: bool,
 }
 
 impl WorkerResources {
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.devices.is_empty() && self.runners.is_empty() && self.shared.is_empty()
+        self.devices.is_empty() && self.runners.is_empty() && self.shared.is_empty() && !self.reads_parquet
     }
 }
 

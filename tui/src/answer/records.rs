@@ -35,6 +35,8 @@ pub enum RecordsFormat {
     Jsonl,
     /// Rows of columns.
     Csv,
+    /// Rows of typed columns.
+    Parquet,
 }
 
 fn text(name: Option<&ColumnName>) -> Option<String> {
@@ -55,6 +57,16 @@ impl From<&RecordFormat> for RecordsRead {
             kept_columns: kept_columns.clone(),
         };
         match format {
+            RecordFormat::Parquet(layout) => Self {
+                format: RecordsFormat::Parquet,
+                delimiter: None,
+                quote: None,
+                header: None,
+                input_column: text(layout.columns.input.as_ref()),
+                label_column: text(layout.columns.label.as_ref()),
+                id_column: text(layout.columns.id.as_ref()),
+                kept_columns,
+            },
             RecordFormat::Jsonl => of_json(&ColumnNames::default()),
             RecordFormat::JsonFields { columns, .. } => of_json(columns),
             RecordFormat::Csv { layout, .. } => Self {
@@ -79,6 +91,7 @@ impl From<&RecordFormat> for RecordsRead {
 pub fn sentence(format: &RecordFormat) -> Option<String> {
     let (written, columns, kept) = match format {
         RecordFormat::Jsonl => return None,
+        RecordFormat::Parquet(layout) => (String::from("Parquet"), &layout.columns, None),
         RecordFormat::JsonFields { columns, keep } => {
             let kept = if *keep == Keep::All { Some(String::from("all other fields")) } else { None };
             (String::from("JSON lines"), columns, kept)
@@ -111,7 +124,7 @@ pub fn sentence(format: &RecordFormat) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use idunno_shared::wire::records::{Column, CsvLayout};
+    use idunno_shared::wire::records::{Column, CsvLayout, ParquetLayout};
 
     use super::*;
 
@@ -139,6 +152,14 @@ mod tests {
             keep: Keep::All,
         };
         assert_eq!(sentence(&json).unwrap(), "reads JSON lines: input 'text', keeps all other fields");
+        let parquet = RecordFormat::Parquet(ParquetLayout {
+            columns: ColumnNames { input: Some(name("text")), id: Some(name("key")), label: None },
+            keep: vec![name("city")],
+            footer_bytes: 800,
+            row_bytes: 40,
+        });
+        assert_eq!(sentence(&parquet).unwrap(), "reads Parquet: input 'text', id 'key', keeps 'city'");
+        assert_eq!(RecordsRead::from(&parquet).id_column.as_deref(), Some("key"));
         assert_eq!((sentence(&RecordFormat::Jsonl), RecordsRead::from(&json).kept_columns), (None, None));
     }
 }

@@ -23,6 +23,8 @@ pub enum RowFormat {
     Jsonl,
     /// CSV with a header line
     Csv,
+    /// Parquet with typed columns
+    Parquet,
 }
 
 /// How workers are shared between running jobs.

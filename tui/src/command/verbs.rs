@@ -75,7 +75,7 @@ pub enum Verb {
         /// The model
         #[arg(value_name = "MODEL")]
         model: ModelName,
-        /// The data set: all files below this name, or one file that ends in .jsonl, .ndjson, .csv, .tsv or .list
+        /// The data set: all files below this name, or one file in .jsonl, .ndjson, .csv, .tsv, .parquet or .list
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         /// Queries per batch
@@ -222,7 +222,7 @@ pub enum Verb {
         /// Only dead letters: queries that failed for good
         #[arg(long)]
         failed: bool,
-        /// JSON lines, or CSV with a header line
+        /// JSON lines, CSV with a header line, or Parquet with typed columns, which needs LOCAL
         #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
         format: RowFormat,
         /// Replace an existing file

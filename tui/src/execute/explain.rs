@@ -8,13 +8,17 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{
     ClusterView, ControlReply, ControlRequest, JobState, JobView, LeaseStage, LeaseView, Liveness,
 };
-use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
+use idunno_shared::wire::jobs::{ModelState, Policy, RecordFormat, ServerState};
 
 use super::{job_lookup, status};
 use crate::answer::jobs::JobExplanation;
 use crate::answer::{Answer, Failure, text};
 use crate::command::JobRef;
 use crate::session::Session;
+
+/// Why a member gets no batch of a data set in Parquet.
+const NO_PARQUET: &str =
+    "its program was built without Parquet: install IDunno's Debian package or its wheel there";
 
 /// `explain`.
 pub async fn run(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
@@ -136,9 +140,11 @@ fn workers(job: &JobView, view: &ClusterView, up: &[NodeId]) -> (Vec<NodeId>, BT
         let states = worker.models.iter().filter(|(model, _)| *model == job.model).map(|(_, state)| state);
         let states: Vec<&ModelState> = states.collect();
         let is_loaded = |state: &&ModelState| matches!(state, ModelState::Ready(version) if Some(*version) == job.version);
+        let can_read = !reads_parquet(job) || worker.resources.reads_parquet;
         let why = match &worker.server {
             ServerState::Starting => String::from("its model server is starting, or it has none"),
             ServerState::Down(reason) => format!("its model server is down: {reason}"),
+            ServerState::Ready if !can_read => String::from(NO_PARQUET),
             ServerState::Ready if states.iter().any(is_loaded) => {
                 able.push(worker.node);
                 continue;
@@ -154,9 +160,19 @@ fn workers(job: &JobView, view: &ClusterView, up: &[NodeId]) -> (Vec<NodeId>, BT
     (able, others)
 }
 
+/// Whether the job's queries are rows of Parquet.
+fn reads_parquet(job: &JobView) -> bool {
+    matches!(job.details.records.as_deref(), Some(RecordFormat::Parquet(_)))
+}
+
 fn cannot_run(job: &JobView, others: BTreeMap<String, Vec<String>>) -> Finding {
     let mut finding = match others.len() {
         0 => Finding::new("waits: no member with a model server is up").next(String::from("idunno list_mem")),
+        _ if others.contains_key(NO_PARQUET) => Finding::new(format!(
+            "waits: no member that reads Parquet has loaded its version of '{}'",
+            job.model
+        ))
+        .next(format!("idunno model show {}", job.model)),
         _ => Finding::new(format!("waits: no member has loaded its version of '{}'", job.model))
             .next(format!("idunno model show {}", job.model)),
     };
@@ -227,6 +243,7 @@ mod tests {
     use idunno_shared::ids::{Digest, Term};
     use idunno_shared::wire::control::{LogRole, MemberView, ModelView, StoreView, WorkerView};
     use idunno_shared::wire::jobs::{BatchSize, Lease, QueryRange};
+    use idunno_shared::wire::records::{ColumnNames, ParquetLayout};
     use idunno_shared::wire::resources::WorkerResources;
 
     use super::*;
@@ -343,6 +360,34 @@ mod tests {
             text,
             "waits: no member has loaded its version of 'mine' | m1: it cannot load 'mine': no such module; \
              m4: it is loading 'mine'; m2: its model server is down: port taken | idunno model show mine"
+        );
+    }
+
+    #[test]
+    fn a_member_whose_program_reads_no_parquet_is_named() {
+        let loaded = || Some(ModelState::Ready(Digest::of(b"mine")));
+        let mut job = job(JobState::Running);
+        job.details.records = Some(Box::new(RecordFormat::Parquet(ParquetLayout {
+            columns: ColumnNames::default(),
+            keep: Vec::new(),
+            footer_bytes: 8,
+            row_bytes: 8,
+        })));
+        let mut view =
+            view(vec![worker(1, ServerState::Ready, loaded()), worker(2, ServerState::Ready, loaded())]);
+        let text = text_of(explain(&job, &view, &[]));
+        assert_eq!(
+            text,
+            format!(
+                "waits: no member that reads Parquet has loaded its version of 'mine' | m1, m2: {NO_PARQUET} | \
+                 idunno model show mine"
+            )
+        );
+        view.workers[0].resources.reads_parquet = true;
+        let text = text_of(explain(&job, &view, &[]));
+        assert!(
+            text.starts_with("waits: 1 member can run it") && text.contains(&format!("m2: {NO_PARQUET}")),
+            "{text}"
         );
     }
 

@@ -1,8 +1,8 @@
 //! Freezes a job's queries when it starts.
 //!
 //! A dataset is either all files below its name (each file a query), or one file of that name: of records (`.jsonl`,
-//! `.ndjson`, `.csv`, `.tsv`; each record a query) or of file names (`.list`; each named file a query). For a single file, the
-//! coordinator reads it before it proposes the start, and the command carries the digest of what was read: the start is
+//! `.ndjson`, `.csv`, `.tsv`, `.parquet`; each record a query) or of file names (`.list`; each named file a query). For a single
+//! file, the coordinator reads it before it proposes the start, and the command carries the digest of what was read: the start is
 //! refused if the file has changed since.
 //!
 //! Bounds: [`QUERIES_PER_JOB_MAX`] queries.
@@ -65,6 +65,8 @@ pub enum FileKind {
     Tsv,
     /// One file name per line.
     List,
+    /// Parquet, of which only the footer is read before a start.
+    Parquet,
 }
 
 impl FileKind {
@@ -75,6 +77,7 @@ impl FileKind {
             "csv" => Some(Self::Csv),
             "tsv" => Some(Self::Tsv),
             "list" => Some(Self::List),
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
@@ -129,6 +132,10 @@ pub(super) enum DatasetError {
         "dataset '{0}' is a list of names: models are trained on files below a name or on a file of records"
     )]
     ListForTraining(DatasetName),
+    #[error(
+        "dataset '{0}' is a Parquet file: models are trained on files below a name, or on a file of JSON lines or CSV"
+    )]
+    ParquetForTraining(DatasetName),
     #[error("dataset '{0}' has become a single file since it was looked at: start it again")]
     BecameFile(DatasetName),
     #[error("dataset '{0}' has been frozen by another start at the same time: start it again")]
@@ -136,10 +143,11 @@ pub(super) enum DatasetError {
     #[error("dataset '{0}' has changed since it was read: start it again")]
     Changed(DatasetName),
     #[error(
-        "dataset '{0}' is empty: put files under '{0}/', or one file of that name that ends in .jsonl, .ndjson, .csv, .tsv or .list"
+        "dataset '{0}' is empty: put files under '{0}/', or one file of that name that ends in .jsonl, .ndjson, .csv, .tsv, \
+         .parquet or .list"
     )]
     Empty(DatasetName),
-    #[error("dataset '{0}' is a file: its name must end in .jsonl, .ndjson, .csv, .tsv or .list")]
+    #[error("dataset '{0}' is a file: its name must end in .jsonl, .ndjson, .csv, .tsv, .parquet or .list")]
     UnknownFileKind(DatasetName),
     #[error("dataset '{0}' has no records")]
     NoRecords(DatasetName),
@@ -184,6 +192,7 @@ impl State {
     pub(super) fn check_training_data(&self, dataset: &DatasetName) -> Result<(), DatasetError> {
         match self.dataset_file(dataset) {
             Some((FileKind::List, _)) => Err(DatasetError::ListForTraining(dataset.clone())),
+            Some((FileKind::Parquet, _)) => Err(DatasetError::ParquetForTraining(dataset.clone())),
             Some(_) => Ok(()),
             None => self.check_folder(dataset),
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::jobs::RecordFormat;
+use idunno_shared::wire::records::ParquetLayout;
 use serde::{Deserialize, Serialize};
 
 use super::OneOrMany;
@@ -62,6 +63,8 @@ pub struct RecordSpan {
     pub skip: u32,
     /// The line of the file in which it starts, from 1.
     pub line: u64,
+    /// Bytes of the file before its first extent.
+    pub extents_at: u64,
 }
 
 /// The blocks that contain certain records.
@@ -80,7 +83,7 @@ struct BlockBounds {
 pub struct RecordBlock {
     /// Their numbers.
     pub records: Range<u64>,
-    /// The share of a record in the bytes of the block.
+    /// What a record takes of a reader's memory: its share of the block, which is always read whole.
     pub bytes_each: u64,
 }
 
@@ -96,20 +99,38 @@ impl Records {
     fn bounds(&self, range: &Range<u64>) -> BlockBounds {
         let first = self.blocks.partition_point(|block| block.first <= range.start).saturating_sub(1);
         let next = self.blocks.partition_point(|block| block.first < range.end);
-        let size = self.extents.iter().map(|extent| extent.size).sum();
         let begin = self.blocks.get(first).copied().unwrap_or(Block { first: 0, at: 0, extra_lines: 0 });
-        let to = self.blocks.get(next).map_or(size, |block| block.at);
+        let to = self.blocks.get(next).map_or_else(|| self.file_bytes(), |block| block.at);
         let line = begin.first.saturating_add(begin.extra_lines).saturating_add(1);
         BlockBounds { from: begin.at, to, first: begin.first, line }
     }
 
-    /// The block that a record is in.
+    /// The block that a record is in. Of rows of Parquet, which is compressed, the bytes are those that the footer says.
     pub fn block_of(&self, index: u64) -> RecordBlock {
         let BlockBounds { from, to, first, .. } = self.bounds(&(index..index + 1));
         let next = self.blocks.partition_point(|block| block.first <= index);
         let end = self.blocks.get(next).map_or(self.count, |block| block.first);
-        let bytes_each = to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1));
+        let bytes_each = match self.format {
+            RecordFormat::Parquet(ParquetLayout { row_bytes, .. }) => row_bytes,
+            _ => to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1)),
+        };
         RecordBlock { records: first..end, bytes_each }
+    }
+
+    /// Bytes of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| extent.size).sum()
+    }
+
+    /// The last so many bytes of the file: the extents in which they lie, and the bytes of the first before them.
+    pub fn end(&self, bytes: u64) -> (Vec<BlobRef>, u64) {
+        let (mut extents, mut held) = (Vec::new(), 0);
+        for extent in self.extents.iter().rev().take_while(|_| held < bytes) {
+            held += extent.size;
+            extents.push(*extent);
+        }
+        extents.reverse();
+        (extents, held.saturating_sub(bytes))
     }
 
     /// Where these records are.
@@ -121,13 +142,14 @@ impl Records {
             bytes: to.saturating_sub(from),
             skip: u32::try_from(range.start.saturating_sub(first)).unwrap_or(u32::MAX),
             line,
+            extents_at: 0,
         };
         let mut start = 0;
         for extent in &*self.extents {
             let end = start + extent.size;
             if start < to && end > from {
                 if span.extents.is_empty() {
-                    span.skip_bytes = from - start;
+                    (span.skip_bytes, span.extents_at) = (from - start, start);
                 }
                 span.extents.push(*extent);
             }
@@ -140,6 +162,7 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use idunno_shared::ids::Digest;
+    use idunno_shared::wire::records::ColumnNames;
 
     use super::*;
 
@@ -174,5 +197,23 @@ mod tests {
         assert_eq!(records.block_of(3).records, 0..4);
         assert_eq!(records.name(9).unwrap().as_str(), "d.jsonl:10");
         assert_eq!(records.name(10), None);
+        assert_eq!((records.span(&(9..10)).extents_at, records.span(&(0..1)).extents_at), (100, 0));
+        let end = |bytes| {
+            let (extents, skip) = records.end(bytes);
+            (extents.len(), skip)
+        };
+        assert_eq!((end(8), end(100), end(101)), ((1, 92), (1, 0), (2, 99)));
+    }
+
+    #[test]
+    fn a_row_of_parquet_takes_what_it_takes_decompressed() {
+        let layout = ParquetLayout {
+            columns: ColumnNames::default(),
+            keep: Vec::new(),
+            footer_bytes: 20,
+            row_bytes: 70_000,
+        };
+        let records = Records { format: RecordFormat::Parquet(layout), ..records(&[100], &[(0, 4)], 10) };
+        assert_eq!(records.block_of(3).bytes_each, 70_000);
     }
 }

@@ -28,6 +28,8 @@ pub struct JobSpec {
     pub pending: RangeSet,
     /// The job's query rate relative to other jobs; at least 1, which is the default.
     pub weight: u32,
+    /// Whether its queries are rows of Parquet, which not every worker's program reads.
+    pub is_parquet: bool,
 }
 
 /// An input of the scheduler.

@@ -37,6 +37,7 @@ pub(super) struct Job {
     pub(super) model: ModelName,
     pub(super) version: Digest,
     pub(super) batch_size: BatchSize,
+    pub(super) is_parquet: bool,
     /// The size that applied to its latest batch, in queries.
     pub(super) current_batch_size: u32,
     running: bool,
@@ -61,6 +62,7 @@ impl Job {
             model: spec.model,
             version: spec.version,
             batch_size: spec.batch_size,
+            is_parquet: spec.is_parquet,
             current_batch_size: initial_size(spec.batch_size),
             running: spec.running,
             pausing: false,
@@ -87,6 +89,7 @@ impl Job {
             self.batch_size = spec.batch_size;
             self.current_batch_size = initial_size(spec.batch_size);
         }
+        self.is_parquet = spec.is_parquet;
         self.running = spec.running;
         self.pausing = false;
         self.service.weight = spec.weight.max(1);

@@ -115,6 +115,8 @@ pub(super) struct Worker {
     pub(super) server: ServerState,
     /// The model servers that it calls beside other workers.
     pub(super) shared: Vec<SharedBackend>,
+    /// Whether its program reads Parquet.
+    pub(super) reads_parquet: bool,
     /// Whether it can train any model, or else which.
     offers: Option<BTreeSet<ModelName>>,
     /// What is done with each model, and the versions of it that are loaded.
@@ -148,6 +150,7 @@ impl Worker {
             number: report.number,
             server: ServerState::Starting,
             shared: Vec::new(),
+            reads_parquet: false,
             offers: None,
             models: BTreeMap::new(),
             draining: false,
@@ -176,6 +179,7 @@ impl Worker {
             self.models.entry(model.clone()).or_default().push(state.clone());
         }
         self.shared.clone_from(&report.resources.shared);
+        self.reads_parquet = report.resources.reads_parquet;
         self.offers = report.offers.as_ref().map(|offers| offers.iter().cloned().collect());
         self.draining = report.draining;
         self.wanted = report.wanted;

@@ -83,7 +83,7 @@ fn bounded(Answer { devices, runners }: Answer) -> WorkerResources {
     WorkerResources {
         devices: devices.into_iter().take(DEVICES_MAX).map(device).collect(),
         runners: runners.into_iter().filter_map(runner).take(RUNNERS_MAX).collect(),
-        shared: Vec::new(),
+        ..WorkerResources::default()
     }
 }
 

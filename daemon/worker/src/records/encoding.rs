@@ -23,7 +23,7 @@ pub fn not_text(start: &[u8]) -> Option<&'static str> {
             "it is compressed with Zstandard: decompress it first, for example with unzstd",
         ),
         (b"PK\x03\x04", "it is a zip archive or an Excel workbook: store the CSV or JSON lines themselves"),
-        (b"PAR1", "it is a Parquet file: write it as JSON lines or CSV"),
+        (b"PAR1", "it is a Parquet file: give it a name that ends in .parquet"),
     ];
     let known = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, what)| *what);
     let has_nul = || start.iter().take(LOOKED_AT).any(|byte| *byte == 0);

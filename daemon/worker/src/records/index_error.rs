@@ -21,6 +21,8 @@ pub enum RecordIndexError {
     TooMany,
     #[error("{0}")]
     NotText(&'static str),
+    #[error(transparent)]
+    Parquet(#[from] idunno_columnar::ReadError),
     #[error(
         "line {line} begins a JSON document of several lines: write one value a line, for example with jq -c '.[]'"
     )]

@@ -1,4 +1,4 @@
-//! Files whose records are queries: JSON lines, and CSV.
+//! Files whose records are queries: JSON lines, CSV, and Parquet.
 //!
 //! [`record_index`] finds the dialect and locates the records once, when a job starts; a worker then reads the records of a
 //! batch from the bytes around them. Both split a file in the same way.
@@ -8,6 +8,8 @@
 //! string, that text is the input. Otherwise the whole line is. In CSV the columns `input`, `label` and `id` mean the same,
 //! and a single column is the input. Other names, and columns that come back in the rows, can be asked for. Empty lines are
 //! skipped.
+//!
+//! Of Parquet only the footer is indexed ([`parquet_index`]); `idunno_columnar` says what its columns mean.
 
 mod blocks;
 mod csv_index;
@@ -18,6 +20,7 @@ mod index_error;
 mod json_records;
 mod jsonl_index;
 mod name_list;
+pub mod parquet_index;
 pub mod record_index;
 
 pub use encoding::not_text;
@@ -77,6 +80,8 @@ pub enum RecordError {
     NoInputColumn { line: Line, columns: usize, input: u32 },
     #[error("{line} has {columns} columns, but the file has {expected}")]
     TooManyColumns { line: Line, columns: usize, expected: u32 },
+    #[error(transparent)]
+    Parquet(#[from] idunno_columnar::RowError),
 }
 
 /// Where records lie in the bytes around them.
@@ -95,6 +100,8 @@ pub fn read(format: &RecordFormat, bytes: &Bytes, span: Span) -> Vec<Record> {
     match format {
         RecordFormat::Jsonl => json_records::read(&ColumnNames::default(), &Keep::Nothing, bytes, span),
         RecordFormat::JsonFields { columns, keep } => json_records::read(columns, keep, bytes, span),
+        // Its rows are read by row groups, from several parts of the file.
+        RecordFormat::Parquet(_) => Vec::new(),
         RecordFormat::Csv { input, label, id, layout } => csv_records::read(
             csv_records::Columns { input: *input, label: *label, id: *id, layout },
             bytes,

@@ -69,6 +69,8 @@ impl RecordIndex {
             (text, at.offset) = (rest, BOM.len() as u64);
         }
         let reader = match self.kind {
+            // Indexed by its footer; what comes here is no such file.
+            FileKind::Parquet => return Err(idunno_columnar::ReadError::NoFooter.into()),
             FileKind::Jsonl if self.options.is_of_csv() => return Err(RecordIndexError::NotCsv),
             FileKind::List if !self.options.is_default() => return Err(RecordIndexError::ListOptions),
             FileKind::Jsonl => FormatReader::Jsonl(JsonlIndex::new(self.options.clone(), at)),

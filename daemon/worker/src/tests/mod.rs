@@ -133,6 +133,7 @@ impl Harness {
             labels: None,
             records: None,
             parameters: Parameters::default(),
+            footer: None,
         }
     }
 

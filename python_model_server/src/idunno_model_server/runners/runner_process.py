@@ -308,6 +308,15 @@ class RunnerProcess:
         self._opened.exception()  # it may be that nobody asks
 
 
+def _size(path: Path) -> int:
+    """The bytes of a file, or of all files below a folder."""
+    try:
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return 0
+
+
 def environment_of(sandbox: Sandbox, python: Path) -> dict[str, str]:
     """The variables for a process of a model. Another Python's must not lead it to other packages."""
     variables = sandbox.variables(os.environ)

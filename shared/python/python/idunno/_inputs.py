@@ -17,7 +17,7 @@ from typing import Any
 
 from ._frames import is_frame, records_of
 
-RECORD_SUFFIXES = frozenset((".jsonl", ".ndjson", ".csv", ".tsv", ".list"))
+RECORD_SUFFIXES = frozenset((".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".list"))
 # As many digits as the numbers of the most queries of a job: names sort as numbers do.
 _DIGITS = 9
 

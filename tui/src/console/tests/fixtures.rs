@@ -76,7 +76,7 @@ fn resources() -> WorkerResources {
         memory_mib: 812,
         state: String::from("running"),
     };
-    WorkerResources { devices: vec![device], runners: vec![runner], shared: Vec::new() }
+    WorkerResources { devices: vec![device], runners: vec![runner], shared: Vec::new(), reads_parquet: true }
 }
 
 pub(in crate::console) fn fixture() -> ClusterView {

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::in_order::{self, Out};
+use super::parquet::{self, Spool};
 use super::{Merge, ResultsError, csv};
 use crate::answer::results::ResultsFile;
 use crate::answer::{Answer, Data, Failure, text};
@@ -57,13 +58,16 @@ pub async fn get(
     let found = resolve(session, job).await?;
     let job = found.id;
     let local = local.filter(|path| path.as_os_str() != "-" && !is_stdout(path));
+    if wanted.format == RowFormat::Parquet {
+        parquet::check(local.as_deref())?;
+    }
     if let Some(path) = &local {
         check_target(path, force)?;
     }
     if let (Some(path), true) = (&local, wanted.is_plain()) {
         let view = view_of(session, job).await?;
         if in_order::is_merged(&view) {
-            in_order::write(session, &view, wanted.format, Out::<fn(&str) -> _>::file(path).await?).await?;
+            write_merged(session, &view, wanted.format, path).await?;
             let text = written_text(&view, view.submitted, path);
             return Ok(Answer::new(&ResultsFile::new(&view, view.submitted, path), text));
         }
@@ -79,7 +83,7 @@ pub async fn get(
     let (state, _) = text::job_state(&view.state);
     let note = format!("{job} is {state}: {} of {} rows", rows.len(), view.submitted);
     let written = match wanted.format {
-        RowFormat::Jsonl => rows.join("\n"),
+        RowFormat::Jsonl | RowFormat::Parquet => rows.join("\n"),
         RowFormat::Csv => csv::Columns::of(&view).table(&rows)?,
     };
     let answer = match local {
@@ -87,7 +91,16 @@ pub async fn get(
         Some(path) => {
             let count = rows.len() as u64;
             let (document, text) = (ResultsFile::new(&view, count, &path), written_text(&view, count, &path));
-            write(path, written).await?;
+            match wanted.format {
+                RowFormat::Jsonl | RowFormat::Csv => write(path, written).await?,
+                RowFormat::Parquet => {
+                    let spool = Spool::create(&path, &view)?;
+                    if !written.is_empty() {
+                        spool.take(&(written + "\n"))?;
+                    }
+                    spool.finish().await?;
+                }
+            }
             Answer::new(&document, text)
         }
     };
@@ -102,6 +115,9 @@ pub async fn printed(
     wanted: Wanted,
     print: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Option<Answer>, Failure> {
+    if wanted.format == RowFormat::Parquet {
+        parquet::check(None)?;
+    }
     if !wanted.is_plain() {
         return Ok(None);
     }
@@ -112,6 +128,21 @@ pub async fn printed(
     }
     in_order::write(session, &view, wanted.format, Out::Printed(print)).await?;
     Ok(Some(Answer::default().noted(found.note)))
+}
+
+/// Writes all rows of a job whose results are merged into a local file.
+async fn write_merged(
+    session: &Session,
+    view: &JobView,
+    format: RowFormat,
+    path: &Path,
+) -> Result<(), Failure> {
+    if format != RowFormat::Parquet {
+        return in_order::write(session, view, format, Out::<fn(&str) -> _>::file(path).await?).await;
+    }
+    let spool = Spool::create(path, view)?;
+    in_order::write(session, view, format, Out::Printed(|rows: &str| spool.take(rows))).await?;
+    spool.finish().await
 }
 
 async fn view_of(session: &Session, job: JobId) -> Result<JobView, Failure> {

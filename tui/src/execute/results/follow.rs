@@ -2,8 +2,8 @@
 
 use idunno_shared::client::results::{RowStream, RowsError};
 
-use super::csv;
 use super::fetch::Wanted;
+use super::{csv, parquet};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
@@ -18,6 +18,9 @@ pub async fn follow(
     wanted: Wanted,
     print: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Answer, Failure> {
+    if wanted.format == RowFormat::Parquet {
+        parquet::check(None)?;
+    }
     let found = resolve(session, job).await?;
     let mut stream =
         RowStream::new(session.files(), found.id).only_failed(wanted.failed).silence_max(session.timeout);
@@ -38,7 +41,7 @@ pub async fn follow(
         let columns = columns.clone().unwrap_or_default();
         for row in rows {
             match wanted.format {
-                RowFormat::Jsonl => print(&format!("{row}\n"))?,
+                RowFormat::Jsonl | RowFormat::Parquet => print(&format!("{row}\n"))?,
                 RowFormat::Csv => print(&format!("{}\n", columns.row(&row)?))?,
             }
         }

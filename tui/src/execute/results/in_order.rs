@@ -167,7 +167,7 @@ impl Rows {
 
     fn header(&self) -> Result<String, Failure> {
         match self.format {
-            RowFormat::Jsonl => Ok(String::new()),
+            RowFormat::Jsonl | RowFormat::Parquet => Ok(String::new()),
             RowFormat::Csv => Ok(self.columns.header()? + "\n"),
         }
     }
@@ -224,7 +224,8 @@ impl Rows {
 
     fn push(&mut self, row: &str, text: &mut String) -> Result<(), Failure> {
         match self.format {
-            RowFormat::Jsonl => text.push_str(row),
+            // What becomes Parquet comes as JSON lines.
+            RowFormat::Jsonl | RowFormat::Parquet => text.push_str(row),
             RowFormat::Csv => text.push_str(&self.columns.row(row)?),
         }
         text.push('\n');

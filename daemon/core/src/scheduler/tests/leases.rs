@@ -153,3 +153,16 @@ fn a_late_grant_of_an_earlier_term_is_cancelled_at_a_full_worker() {
     assert_eq!(harness.pull(1, 0, &[late]).cancelled, [late]);
     assert_eq!(harness.leases(1), held);
 }
+
+#[test]
+fn rows_of_parquet_are_leased_only_to_workers_whose_program_reads_it() {
+    let mut harness = Harness::new(100, 0);
+    harness.handle(SchedulerEvent::Job(JobSpec { is_parquet: true, ..spec(1, 100) }));
+    assert_eq!(harness.pull(1, 1, &[]).grants, [], "it reads none");
+    let resources = WorkerResources { reads_parquet: true, ..WorkerResources::default() };
+    let granted = reply_to(2, harness.receive(WorkerReport { resources, ..report(2) })).grants;
+    assert_eq!(granted.len(), 1);
+    // A fault of the only one that reads it is no reason to wait for the other.
+    harness.fail(2, granted[0], FaultKind::Inference);
+    assert_eq!(harness.pull(1, 1, &[]).grants, []);
+}
