@@ -109,8 +109,8 @@ fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    let end = [";", ":", ","].iter().filter_map(|mark| text.find(mark)).filter(|end| *end <= width).max();
-    match end {
+    let before = |mark: char| text.find(mark).filter(|end| *end <= width);
+    match before(';').or_else(|| before(':')).or_else(|| before(',')) {
         Some(end) => text[..end].to_owned(),
         None => text.chars().take(width.saturating_sub(3)).chain("...".chars()).collect(),
     }
