@@ -153,7 +153,7 @@ def watched_failover(arguments: argparse.Namespace, cluster: LocalCluster, size:
             cluster.run("local", "start", killed[0]["name"])
             wait_until_whole(cluster)
         for job in jobs:
-            cluster.run("cancel-job", job)
+            cluster.run("cancel-job", job, "--yes")
 
 
 def wait_until_whole(cluster: LocalCluster) -> None:

@@ -95,7 +95,7 @@ class LocalCluster:
     def down(self, purge=True):
         """Stops the cluster, if there is one; `purge` also deletes its data."""
         if self.exists():
-            self.run("local", "down", *(["--purge"] if purge else []))
+            self.run("local", "down", *(["--purge", "--yes"] if purge else []))
 
     def jobs(self):
         """All jobs' figures, by job."""

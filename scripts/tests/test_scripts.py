@@ -84,7 +84,7 @@ def run_demo(monkeypatch, programs, folder, *words):
 def test_a_start_that_fails_leaves_nothing_running(programs, tmp_path, monkeypatch):
     with pytest.raises(CommandFailed):
         run_demo(monkeypatch, programs, tmp_path / "demo")
-    assert calls(programs).splitlines()[-1].endswith("local down --purge")
+    assert calls(programs).splitlines()[-1].endswith("local down --purge --yes")
 
     monkeypatch.setattr(LocalCluster, "up", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     (tmp_path / "demo/cluster").mkdir(exist_ok=True)

@@ -117,7 +117,7 @@ class Cluster:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(timeout=40)
-        self.idunno("local", "down", "--purge", check=False)
+        self.idunno("local", "down", "--purge", "--yes", check=False)
 
     def key(self, name: str, role: str = "operator", *more: str) -> Key:
         """Makes an access key; further arguments are those of `idunno key create`."""

@@ -357,7 +357,7 @@ def test_a_key_ends_at_once_with_its_name(cluster, s3, bucket):
     key = cluster.key("rita", "operator")
     client = client_of(cluster, key)
     client.put_object(Bucket=bucket, Key="k", Body=b"x")
-    cluster.idunno("identity", "revoke", "rita", "--unseen")
+    cluster.idunno("identity", "revoke", "rita", "--unseen", "--yes")
     with pytest.raises(ClientError) as revoked:
         client.get_object(Bucket=bucket, Key="k")
     assert code(revoked) in ("AccessDenied", "InvalidAccessKeyId")

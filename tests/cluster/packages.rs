@@ -134,7 +134,7 @@ async fn a_model_that_no_member_has_is_added_replaced_and_removed() {
     assert_ne!(old, new);
     assert_eq!(cluster.job(job).await.unwrap().version, Some(old), "the job keeps its version");
     let (old_text, new_text) = (old.to_string(), new.to_string());
-    let refused = idunno(&cluster, &["model", "rm", "backwards"]).unwrap_err();
+    let refused = idunno(&cluster, &["model", "rm", "backwards", "--yes"]).unwrap_err();
     assert!(refused.contains("job-1") && refused.contains("--force"), "{refused}");
     check_rows(&cluster, job, old, "old: ").await;
 
@@ -146,7 +146,7 @@ async fn a_model_that_no_member_has_is_added_replaced_and_removed() {
 
     let shown = idunno(&cluster, &["model", "show", "backwards"]).unwrap();
     assert!(shown.contains("data/word.txt") && shown.contains(&new_text), "{shown}");
-    idunno(&cluster, &["model", "rm", "backwards"]).unwrap();
+    idunno(&cluster, &["model", "rm", "backwards", "--yes"]).unwrap();
     until_on_disks(&cluster, &[]).await;
     let listed = idunno(&cluster, &["model", "ls"]).unwrap();
     assert!(!listed.contains("backwards") && listed.contains("mnist-mlp"), "{listed}");

@@ -283,7 +283,7 @@ async fn a_revoked_identity_is_refused_at_once_everywhere_and_after_restarts() {
     let (coordinator, _) = cluster.coordinator().await;
     let hung = (coordinator + 1) % 8;
     cluster.members[hung].signal(Signal::STOP);
-    let shown = idunno(&cluster, &["identity", "revoke", "anna"]).unwrap();
+    let shown = idunno(&cluster, &["identity", "revoke", "anna", "--yes"]).unwrap();
     assert!(shown.contains("anna"), "{shown}");
     for index in (0..8).filter(|index| *index != hung) {
         let address = cluster.members[index].address();
@@ -339,9 +339,9 @@ async fn revocations_survive_a_restore_also_those_after_the_backup() {
     is_listed(&cluster, "before").await;
     is_listed(&cluster, "after").await;
     let file = cluster.scratch("metadata.backup").display().to_string();
-    idunno(&cluster, &["identity", "revoke", "before"]).unwrap();
+    idunno(&cluster, &["identity", "revoke", "before", "--yes"]).unwrap();
     idunno(&cluster, &["backup", &file]).unwrap();
-    idunno(&cluster, &["identity", "revoke", "after"]).unwrap();
+    idunno(&cluster, &["identity", "revoke", "after", "--yes"]).unwrap();
     all_refuse(&cluster, &after, AT_ONCE).await;
     let known = cluster.members[0].data_dir.join("revoked.json");
     let knows = async || match std::fs::read_to_string(&known) {
@@ -383,7 +383,7 @@ async fn people_make_list_and_revoke_identities_by_command() {
     let days = (credentials.ends_ms().unwrap() - now_ms()) / (24 * 3_600_000);
     assert!((89..=90).contains(&days), "{days}");
     assert!(!idunno(&cluster, &["identity", "ls"]).unwrap().contains("anna"), "nobody has used it");
-    let typo = idunno(&cluster, &["identity", "revoke", "ana"]).unwrap_err();
+    let typo = idunno(&cluster, &["identity", "revoke", "ana", "--yes"]).unwrap_err();
     assert!(typo.contains("no identity of 'ana'") && typo.contains("--unseen"), "{typo}");
 
     // One that ends soon is told.
@@ -403,7 +403,7 @@ async fn people_make_list_and_revoke_identities_by_command() {
     let status = idunno(&cluster, &["status"]).unwrap();
     assert!(status.contains("warning: the identity of soon ends in"), "{status}");
 
-    idunno(&cluster, &["identity", "revoke", "anna"]).unwrap();
+    idunno(&cluster, &["identity", "revoke", "anna", "--yes"]).unwrap();
     let shown = idunno(&cluster, &["--output", "json", "identity", "ls"]).unwrap();
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     let anna = shown["items"].as_array().unwrap().iter().find(|item| item["name"] == "anna").unwrap();

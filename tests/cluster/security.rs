@@ -83,7 +83,7 @@ pub(crate) async fn is_forbidden(connection: &Connection, request: Request) -> b
 }
 
 /// The requests that a viewer may make. All others, including future ones, must be refused.
-pub(crate) const READS: [&str; 19] = [
+pub(crate) const READS: [&str; 20] = [
     "Assignments",
     "Coordinator",
     "DeadLetters",
@@ -100,6 +100,7 @@ pub(crate) const READS: [&str; 19] = [
     "Models",
     "Results",
     "SearchLog",
+    "SortedFiles",
     "Stored",
     "Versions",
     "Watch",

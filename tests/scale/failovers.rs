@@ -15,7 +15,7 @@ use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{Credentials, Role};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, ITEMS_PER_REQUEST_MAX, NewFile,
+    Change, Changed, ControlReply, ControlRequest, FileKey, FileOrder, ITEMS_PER_REQUEST_MAX, NewFile,
 };
 use tokio::task::JoinSet;
 
@@ -75,6 +75,13 @@ fn worst_requests(cluster: &LocalCluster) -> Vec<ControlRequest> {
         },
         ControlRequest::List { prefix: String::new(), after: None, limit },
         ControlRequest::Folder { prefix: "many/".into(), after: None, limit },
+        ControlRequest::SortedFiles {
+            prefix: String::new(),
+            flat: true,
+            order: FileOrder { key: FileKey::Copies, descending: true },
+            first: 0,
+            limit,
+        },
         ControlRequest::JobPage { after: None, limit },
         ControlRequest::Leases { job: None, worker: None },
         ControlRequest::Assignments(None),

@@ -84,7 +84,7 @@ class LocalCluster(Commands):
         self.run("local", "up", "--members", members, "--model-server-python", os.environ["IDUNNO_TEST_PYTHON"])
 
     def stop(self):
-        self.run("local", "down", "--purge")
+        self.run("local", "down", "--purge", "--yes")
 
 
 class Cluster(Commands):

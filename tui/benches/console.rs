@@ -141,7 +141,7 @@ fn files(state: &mut State) {
     };
     let entries: Vec<FolderEntry> = (0..200).map(|number| FolderEntry::File(summary(number))).collect();
     let query = state.files.in_flight.clone().unwrap_or_default();
-    update(state, Msg::Files(query, Ok(FilesPage { entries, more: true })), 1000);
+    update(state, Msg::Files(query, Ok(FilesPage { entries, first: 0, total: FILES })), 1000);
 }
 
 struct Timing {

@@ -15,7 +15,7 @@ use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
     Attributes, Change, Changed, ControlReply, ControlRequest, FileVersion, JobState, JobView, MemberView,
-    SegmentView,
+    ModelView, SegmentView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::jobs::QueryRange;
@@ -110,6 +110,64 @@ fn a_job_that_is_over_is_not_guessed_where_it_is_changed() {
             assert_eq!(code(&refused), 6, "{verb:?}: {}", out(&refused));
             assert!(err(&refused).contains("say job-1 or job-2"), "{verb:?}: {}", err(&refused));
         }
+    }
+}
+
+/// Whatever destroys names its option where nobody can be asked, and does nothing; the manual's commands never ask.
+#[test]
+fn what_destroys_needs_its_confirmation_where_nobody_can_be_asked() {
+    static CHANGES: AtomicUsize = AtomicUsize::new(0);
+    let address = cluster(|request, member| match request {
+        ControlRequest::Models => {
+            let model = ModelView {
+                model: "m".parse().unwrap(),
+                version: None,
+                training: false,
+                failure: None,
+                workers: vec![],
+                progress: vec![],
+                metrics: vec![],
+                package: None,
+            };
+            Reply::Control(Box::new(ControlReply::Models(vec![model])))
+        }
+        ControlRequest::Change { change, .. } => {
+            CHANGES.fetch_add(1, Ordering::Relaxed);
+            let changed = match change {
+                Change::DropDeadLetters { .. } => Changed::Dropped { queries: 1 },
+                Change::Delete { .. } => Changed::Deleted { versions: 1 },
+                _ => Changed::Done,
+            };
+            Reply::Control(Box::new(ControlReply::Changed(changed)))
+        }
+        other => answer(other, member),
+    })
+    .to_string();
+    let with = |arguments: &[&str]| idunno(&[&["--cluster", address.as_str()], arguments].concat());
+    let destroying = [
+        (&["cancel-job", "job-1"][..], "this ends job-1 for good"),
+        (&["dead-letters", "drop", "job-1"], "all dead letters of job-1"),
+        (&["dead-letters", "drop", "job-1", "3"], "1 dead letter of job-1"),
+        (&["model", "rm", "m"], "this permanently removes model m"),
+        (&["identity", "revoke", "anna"], "all identities and access keys of anna"),
+        (&["delete-job", "job-1"], "this permanently deletes job-1"),
+    ];
+    for (arguments, what) in destroying {
+        let refused = with(arguments);
+        assert_eq!(code(&refused), 6, "{arguments:?}: {}", err(&refused));
+        assert!(err(&refused).contains(what), "{arguments:?}: {}", err(&refused));
+        assert!(err(&refused).ends_with(": pass --yes to confirm\n"), "{}", err(&refused));
+    }
+    assert_eq!(CHANGES.load(Ordering::Relaxed), 0);
+    for (arguments, _) in destroying {
+        let done = with(&[arguments, &["--yes"]].concat());
+        assert_eq!(code(&done), 0, "{arguments:?}: {}", err(&done));
+    }
+    assert_eq!(CHANGES.load(Ordering::Relaxed), destroying.len());
+    assert_eq!(code(&with(&["model", "rm", "other"])), 3, "what does not exist is not asked about");
+    for arguments in [&["delete", "a"][..], &["stop-job", "job-1"]] {
+        let done = with(arguments);
+        assert_eq!(code(&done), 0, "{arguments:?}: {}", err(&done));
     }
 }
 
@@ -214,6 +272,7 @@ fn a_file_that_is_standard_output_gets_the_data_and_stays_that_file() {
         let got = std::fs::read_to_string(&path).unwrap();
         assert!(got.starts_with("==== empty version 1 ") && got.ends_with(" ====\n\n"), "{name}: {got:?}");
         assert!(err(&output).starts_with("note: "), "{}", err(&output));
+        assert!(err(&output).ends_with("1 version on standard output\n"), "{}", err(&output));
     }
     assert_eq!(root.path().read_dir().unwrap().count(), 1);
 }

@@ -157,7 +157,10 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     assert_eq!(out(&local(&["start"])), "all processes are already running\n");
     assert_eq!(out(&local(&["start", "--dry-run"])), "would: start nothing: all are running\n");
 
-    let down = local(&["down", "--purge"]);
+    let unconfirmed = local(&["down", "--purge"]);
+    assert!(code(&unconfirmed) == 6 && err(&unconfirmed).contains("pass --yes"), "{}", err(&unconfirmed));
+    assert_eq!(out(&local(&["status"])).matches(" running").count(), 3, "nothing was stopped");
+    let down = local(&["down", "--purge", "--yes"]);
     assert_eq!(out(&down), "3 processes stopped; data deleted\n", "{}", err(&down));
     assert!(!dir.exists());
     assert_eq!(code(&local(&["down"])), 3);

@@ -21,6 +21,7 @@ use self::log_search::{IDENTITY_SEARCHES_MAX, SEARCH_TIME_MAX, SEARCHES_MAX};
 use self::turns::Turns;
 use crate::audit::Audit;
 use crate::config::Common;
+use crate::coordinator::file_order::Wanted;
 use crate::coordinator::{Coordinator, Deps, LeaderTerm, not_coordinator, views};
 use crate::discovery::cluster_id::ClusterId;
 use crate::net::server::{Caller, Response};
@@ -29,6 +30,10 @@ use crate::net::server::{Caller, Response};
 const BACKUPS_MAX: usize = 2;
 /// Of these, backups of one identity.
 const IDENTITY_BACKUPS_MAX: usize = 1;
+/// Lists that are sorted at once: all entries of each are in memory.
+const SORTS_MAX: usize = 2;
+/// Of these, lists of one identity.
+const IDENTITY_SORTS_MAX: usize = 1;
 /// How long a request waits while this member, elected a moment ago, catches up with the log.
 const OPENING_MAX: Duration = Duration::from_secs(1);
 
@@ -42,6 +47,7 @@ pub struct Control {
     audit: RequestAudit,
     searches: Turns,
     backups: Turns,
+    sorts: Turns,
 }
 
 impl Control {
@@ -56,8 +62,9 @@ impl Control {
     ) -> Self {
         let searches = Turns::new(SEARCHES_MAX, IDENTITY_SEARCHES_MAX);
         let backups = Turns::new(BACKUPS_MAX, IDENTITY_BACKUPS_MAX);
+        let sorts = Turns::new(SORTS_MAX, IDENTITY_SORTS_MAX);
         let audit = RequestAudit::new(audit);
-        Self { deps, coordinator, config, cluster_id, rejoin, audit, searches, backups }
+        Self { deps, coordinator, config, cluster_id, rejoin, audit, searches, backups, sorts }
     }
 
     /// Answers a request for the coordinator or for this member.
@@ -136,6 +143,11 @@ impl Control {
                 .await;
                 let found = found.map_err(|error| Refusal::internal(error.to_string()))?;
                 Ok(ControlReply::FoundLog(found?))
+            }
+            ControlRequest::SortedFiles { prefix, flat, order, first, limit } => {
+                let leader_term = self.leader_term().await?;
+                let turn = self.sorts.take(from.identity()).await?;
+                leader_term.sorted_files(Wanted { prefix, flat, order, first, limit }, turn).await
             }
             request => self.leader_term().await?.control(request, from.asker()).await,
         }

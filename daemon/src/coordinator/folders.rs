@@ -37,14 +37,18 @@ pub fn level(
     }
 }
 
-/// The greatest name that belongs to an entry. Always `Some`: a folder contains a file, whose name is longer than its own.
+/// The greatest name that belongs to an entry. Always `Some`: a folder contains a file.
 fn end_of(entry: &FolderEntry) -> Option<FileName> {
     match entry {
         FolderEntry::File(file) => Some(file.name.clone()),
-        FolderEntry::Folder(name) => {
-            GREATEST_CHARS.iter().find_map(|last| format!("{name}{last}").parse().ok())
-        }
+        FolderEntry::Folder(name) => end_of_folder(name),
     }
+}
+
+/// A name that sorts after all names in a folder, whose name ends in a slash. Always `Some` for one that contains a file,
+/// whose name is longer than its own.
+pub fn end_of_folder(folder: &str) -> Option<FileName> {
+    GREATEST_CHARS.iter().find_map(|last| format!("{folder}{last}").parse().ok())
 }
 
 #[cfg(test)]

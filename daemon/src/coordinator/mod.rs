@@ -29,6 +29,7 @@
 pub mod assignment_text;
 pub mod changes;
 pub mod dataset_freeze;
+pub mod file_order;
 pub mod folders;
 pub mod grants;
 mod job_pages;

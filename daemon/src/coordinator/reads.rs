@@ -13,14 +13,15 @@ use idunno_shared::wire::control::{
 };
 use idunno_shared::wire::refusal::Refusal;
 
+use super::file_order::{self, SortedPage, Wanted};
 use super::grants::placed;
 use super::scheduling::SchedulerView;
 use super::{LeaderTerm, folders, job_pages, views};
 use crate::membership::MembershipView;
 
 impl LeaderTerm {
-    /// Serves a control request for the coordinator. Requests answered by a stream, and those about one member, are served
-    /// elsewhere.
+    /// Serves a control request for the coordinator. Requests answered by a stream, those that need a turn, and those about
+    /// one member are served elsewhere.
     pub async fn control(&self, request: ControlRequest, asker: Asker<'_>) -> Result<ControlReply, Refusal> {
         match request {
             ControlRequest::Coordinator => self.coordinator(),
@@ -96,10 +97,30 @@ impl LeaderTerm {
             | ControlRequest::Log { .. }
             | ControlRequest::SearchLog(_)
             | ControlRequest::Backup
+            | ControlRequest::SortedFiles { .. }
             | ControlRequest::Watch => {
-                Err(Refusal::internal("a request about one member reached the coordinator"))
+                Err(Refusal::internal("a request that is served elsewhere reached the coordinator"))
             }
         }
+    }
+
+    /// A page of a sorted list of files, made on a thread of its own, which keeps the turn: it goes on if nobody waits any
+    /// more.
+    pub async fn sorted_files(
+        &self,
+        wanted: Wanted,
+        turn: impl Send + 'static,
+    ) -> Result<ControlReply, Refusal> {
+        let (state, view) = (self.barrier().await?, self.deps.membership.current());
+        let sorting = move || {
+            let page = file_order::page(&state, &wanted, |holder| view.is_live(holder));
+            drop(turn);
+            page
+        };
+        let sorted = tokio::task::spawn_blocking(sorting).await;
+        let SortedPage { first, total, entries } =
+            sorted.map_err(|error| Refusal::internal(format!("cannot sort the files: {error}")))?;
+        Ok(ControlReply::SortedFiles { first, total, entries })
     }
 
     fn reachable(&self, mut files: Vec<FileSummary>) -> Vec<FileSummary> {

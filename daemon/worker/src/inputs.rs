@@ -177,7 +177,8 @@ async fn read_records(
     numbers: Vec<u64>,
 ) -> Result<BatchRecords, InputFault> {
     if let (RecordFormat::Parquet(layout), Some(end)) = (&granted.format, footer) {
-        let read = timeout(FETCH_TIMEOUT, caches.row_groups.read(store, granted, layout, end, &numbers)).await;
+        let read =
+            timeout(FETCH_TIMEOUT, caches.row_groups.read(store, granted, layout, end, &numbers)).await;
         let RowsRead { records, is_local } = read
             .map_err(|_| InputFault::timed_out())?
             .map_err(|error| InputFault::fetch(format!("cannot read the rows: {error}")))?;

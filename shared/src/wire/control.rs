@@ -20,8 +20,8 @@ pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX, TrainedFrom};
 pub use super::start_options::{FailedMax, FailedMaxError, Selection, StartOptions};
 pub use super::views::{
-    ClusterView, FileSummary, FolderEntry, IdentityView, Liveness, LoadView, LogRole, MemberDoubts,
-    MemberView, ModelView, RatesView, StoreView, WorkerView,
+    ClusterView, FileKey, FileOrder, FileSummary, FolderEntry, IdentityView, Liveness, LoadView, LogRole,
+    MemberDoubts, MemberView, ModelView, RatesView, StoreView, WorkerView,
 };
 use crate::access::{Issued, SubjectName};
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
@@ -191,6 +191,19 @@ pub enum ControlRequest {
     },
     /// From a member: somebody has connected to it with this identity.
     NoteIdentity(Issued),
+    /// Files in any order, by position. A page looks at the whole list.
+    SortedFiles {
+        /// List only names that start with this text: a folder's name with the slash at its end, or its beginning.
+        prefix: String,
+        /// Whether files in subfolders are listed, in place of the subfolders.
+        flat: bool,
+        /// The order of the list.
+        order: FileOrder,
+        /// The position of the first entry; beyond the end of the list it means the last page.
+        first: u64,
+        /// Most rows, up to [`ITEMS_PER_REQUEST_MAX`].
+        limit: u32,
+    },
 }
 
 /// A committed version of a file.
@@ -342,5 +355,15 @@ pub enum ControlReply {
         identities: Vec<NamedIdentity>,
         /// Whether more follow the last one.
         more: bool,
+    },
+    /// A page of a sorted list of files.
+    SortedFiles {
+        /// The position of the first entry.
+        first: u64,
+        /// Entries of the whole list.
+        total: u64,
+        /// Files and subfolders, in the order that was asked for.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
+        entries: Vec<FolderEntry>,
     },
 }

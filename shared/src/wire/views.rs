@@ -235,6 +235,33 @@ pub struct FileSummary {
     pub etag: Option<String>,
 }
 
+/// What a list of files is sorted by. Equal files are in the order of their names, and folders have no value but their name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKey {
+    /// The name.
+    #[default]
+    Name,
+    /// Size of the newest version.
+    Size,
+    /// Number of the newest version.
+    Version,
+    /// Number of the versions that are kept.
+    Kept,
+    /// Number of the members that hold the newest version, and are up.
+    Copies,
+    /// When the newest version was committed.
+    Created,
+}
+
+/// The order of a list of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOrder {
+    /// What it is sorted by.
+    pub key: FileKey,
+    /// Whether the greatest comes first.
+    pub descending: bool,
+}
+
 /// An entry of a folder of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FolderEntry {

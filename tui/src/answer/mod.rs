@@ -10,10 +10,12 @@ pub mod identities;
 pub mod jobs;
 pub mod local;
 pub mod models;
+mod plain;
 pub mod program;
 pub mod records;
 pub mod results;
 pub mod schemas;
+pub mod shown;
 pub mod similar;
 pub mod table;
 pub mod text;
@@ -24,6 +26,7 @@ use document::{Document, List, Listed, to_json};
 use idunno_shared::text::visible_lines;
 
 pub use failure::{Exit, Failure};
+use shown::{Layout, Shown};
 
 use crate::command::Output;
 
@@ -32,8 +35,8 @@ use crate::command::Output;
 pub struct Answer {
     /// For programs.
     pub data: Data,
-    /// For people; lines, without the last line's end.
-    pub text: String,
+    /// For people.
+    pub text: Shown,
     /// Why the answer is incomplete, if it is.
     pub incomplete: Option<String>,
     /// A remark for people only.
@@ -61,19 +64,19 @@ pub enum Data {
 
 impl Answer {
     /// An answer that is one document.
-    pub fn new(document: &impl Document, text: impl Into<String>) -> Self {
+    pub fn new(document: &impl Document, text: impl Into<Shown>) -> Self {
         Self { data: Data::Document(to_json(document)), text: text.into(), ..Self::default() }
     }
 
     /// An answer that is a list of documents.
-    pub fn list<T: Listed>(items: Vec<T>, text: impl Into<String>) -> Self {
+    pub fn list<T: Listed>(items: Vec<T>, text: impl Into<Shown>) -> Self {
         let lines = items.iter().map(to_json).collect();
         let data = Data::List { document: to_json(&List { items }), items: lines };
         Self { data, text: text.into(), ..Self::default() }
     }
 
     /// An answer for people only.
-    pub fn text(text: impl Into<String>) -> Self {
+    pub fn text(text: impl Into<Shown>) -> Self {
         Self { text: text.into(), ..Self::default() }
     }
 
@@ -91,17 +94,30 @@ impl Answer {
         self
     }
 
-    /// What is written to stdout.
+    /// What is written to stdout, however wide.
     pub fn rendered(&self, output: Output) -> String {
+        self.rendered_within(output, None)
+    }
+
+    /// What is written to a terminal of `width` columns, or to stdout without one.
+    pub fn rendered_within(&self, output: Output, width: Option<usize>) -> String {
+        let shown = |layout| match self.text.render(layout) {
+            text if text.is_empty() => text,
+            text if self.data == Data::Lines => text + "\n",
+            text => format!("{}\n", visible_lines(&text)),
+        };
         match (&self.data, output) {
+            (_, Output::Wide) => shown(Layout::Wide),
+            (Data::None | Data::Lines, _) | (_, Output::Table) => {
+                shown(width.map_or(Layout::Unlimited, Layout::Within))
+            }
             (Data::Document(document) | Data::List { document, .. }, Output::Json)
             | (Data::Document(document), Output::Jsonl) => format!("{document}\n"),
             (Data::List { items, .. }, Output::Jsonl) => {
                 items.iter().flat_map(|item| [item.as_str(), "\n"]).collect()
             }
-            (Data::None | Data::Lines, _) | (_, Output::Table) if self.text.is_empty() => String::new(),
-            (Data::Lines, _) => format!("{}\n", self.text),
-            (Data::None, _) | (_, Output::Table) => format!("{}\n", visible_lines(&self.text)),
+            (data, Output::Name) => visible_lines(&plain::names(data)).into_owned(),
+            (data, Output::Csv) => visible_lines(&plain::csv(data)).into_owned(),
         }
     }
 }

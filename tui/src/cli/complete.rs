@@ -2,6 +2,7 @@
 //!
 //! Bound: if the cluster does not answer within [`DEADLINE`], no names are offered; the prompt must not hang.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::execute::{job_ref, status};
 use crate::session::Session;
 use crate::settings::{Settings, directory};
 
+/// Value names of arguments that take names of the cluster.
+const NAMED: [&str; 8] = ["JOB", "MODEL", "MEMBER", "DATASET", "SDFS", "PREFIX", "FILES", "TARGET"];
 const DEADLINE: Duration = Duration::from_millis(800);
 /// The most file names offered.
 const FILES_MAX: u32 = 200;
@@ -24,9 +27,7 @@ const FILES_MAX: u32 = 200;
 pub fn command() -> Command {
     let live = |argument: Arg| {
         let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
-        let Some(value) =
-            value.filter(|value| ["JOB", "MODEL", "MEMBER", "SDFS", "PREFIX"].contains(&value.as_str()))
-        else {
+        let Some(value) = value.filter(|value| NAMED.contains(&value.as_str())) else {
             return argument;
         };
         argument.add(ArgValueCandidates::new(move || names(&value)))
@@ -51,7 +52,7 @@ async fn known(value: &str) -> Option<CompletionNames> {
     settings.check().ok()?;
     let global: Global = settings.resolve(global).ok()?;
     let session = Session::new(&global, Arc::new(Bars)).ok()?;
-    if matches!(value, "SDFS" | "PREFIX") {
+    if matches!(value, "SDFS" | "PREFIX" | "FILES" | "TARGET") {
         let request = ControlRequest::List { prefix: String::new(), after: None, limit: FILES_MAX };
         let ControlReply::Files { files, .. } = session.cluster().control(request).await.ok()? else {
             return None;
@@ -64,6 +65,13 @@ async fn known(value: &str) -> Option<CompletionNames> {
         jobs: job_ref::names(&view.jobs),
         models: view.models.iter().map(|model| model.model.to_string()).collect(),
         members: view.members.iter().map(|member| member.name.to_string()).collect(),
-        files: Vec::new(),
+        datasets: view
+            .jobs
+            .iter()
+            .map(|job| job.dataset.to_string())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        ..CompletionNames::default()
     })
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 
 use crate::answer::{Answer, Exit, Failure};
+use crate::command::values::RowFormat;
 use crate::command::{Arguments, IdentityVerb, LocalVerb, Output, Verb, alias};
 use crate::console::{self, terminal::termination_signal};
 use crate::execute::files::STREAM;
@@ -86,6 +87,9 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
 /// Runs one command, prints its answer and returns the exit code.
 async fn run_command(session: &Session, mut verb: Verb, output: Output, repeated: bool) -> u8 {
     streams::name_stdout(&mut verb);
+    if let (Verb::GetJobResults { format, .. }, Output::Csv) = (&mut verb, output) {
+        *format = RowFormat::Csv;
+    }
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
     let run = async {
         match verb {
@@ -145,9 +149,14 @@ async fn asked_to_stop() -> Exit {
 
 /// Whether the arguments ask for JSON, even if they are otherwise invalid.
 fn wants_json(arguments: &[OsString]) -> bool {
-    let json = |format: &OsString| format == "json" || format == "jsonl";
-    let pairs = arguments.windows(2).any(|pair| pair[0] == "--output" && json(&pair[1]));
-    pairs || arguments.iter().any(|argument| argument == "--output=json" || argument == "--output=jsonl")
+    let json = |format: &str| format == "json" || format == "jsonl";
+    let words: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let pairs = words.windows(2).any(|pair| matches!(pair[0], "--output" | "-o") && json(pair[1]));
+    let joined = |word: &&str| {
+        let format = word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o"));
+        format.is_some_and(|format| json(format.trim_start_matches('=')))
+    };
+    pairs || words.iter().any(joined)
 }
 
 fn refuse(error: &clap::Error, json: bool) -> u8 {

@@ -21,6 +21,12 @@ pub(super) fn write(text: &str) -> Result<(), Failure> {
     })
 }
 
+/// The columns of the terminal that standard output is, if it is one.
+pub(super) fn terminal_width() -> Option<usize> {
+    let size = crossterm::terminal::size().ok().filter(|_| io::stdout().is_terminal());
+    size.map(|(width, _)| usize::from(width)).filter(|width| *width > 0)
+}
+
 /// Writes rows of results. A terminal gets escapes in place of what it would obey, and a program the rows as they are.
 pub(super) fn write_rows(rows: &str) -> Result<(), Failure> {
     if io::stdout().is_terminal() { write(&visible_json(rows)) } else { write(rows) }
@@ -33,12 +39,12 @@ pub(super) fn say(line: &str) {
 
 /// Writes an answer, and returns the exit code.
 pub(super) fn print(answer: &Answer, output: Output) -> u8 {
-    let text = answer.rendered(output);
+    let text = answer.rendered_within(output, terminal_width());
     let written = if answer.data == Data::Lines { write_rows(&text) } else { write(&text) };
     if let Err(failure) = written {
         return if failure == Failure::pipe_closed() { DONE } else { report(&failure, output) };
     }
-    if let Some(note) = answer.note.as_deref().filter(|_| output == Output::Table) {
+    if let Some(note) = answer.note.as_deref().filter(|_| !output.is_json()) {
         say(&format!("note: {note}"));
     }
     match &answer.incomplete {
@@ -52,17 +58,19 @@ pub(super) fn print(answer: &Answer, output: Output) -> u8 {
 
 /// Writes a failure to standard error, and returns its exit code.
 pub(super) fn report(failure: &Failure, output: Output) -> u8 {
-    match output {
-        Output::Table => say(&format!("error: {failure}")),
-        Output::Json | Output::Jsonl => say(&failure.json()),
+    if output.is_json() {
+        say(&failure.json());
+    } else {
+        say(&format!("error: {failure}"));
     }
     failure.exit as u8
 }
 
 /// Writes a remark to standard error.
 pub(super) fn note(why: &str, output: Output) {
-    match output {
-        Output::Table => say(&format!("note: {why}")),
-        Output::Json | Output::Jsonl => say(&Failure::new(Exit::Partial, why).json()),
+    if output.is_json() {
+        say(&Failure::new(Exit::Partial, why).json());
+    } else {
+        say(&format!("note: {why}"));
     }
 }

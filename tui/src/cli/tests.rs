@@ -41,7 +41,11 @@ fn failures_are_json_where_json_is_asked_for() {
     let words = |text: &str| text.split(' ').map(Into::into).collect::<Vec<_>>();
     assert!(wants_json(&words("idunno --output json put")));
     assert!(wants_json(&words("idunno put --output=json")));
+    for short in ["idunno -o json ls", "idunno ls -ojsonl", "idunno ls -o=json"] {
+        assert!(wants_json(&words(short)), "{short}");
+    }
     assert!(!wants_json(&words("idunno put json")));
+    assert!(!wants_json(&words("idunno -o name ls")));
 }
 
 #[test]
@@ -70,6 +74,11 @@ fn stdout_carries_data_and_nothing_else() {
     assert_eq!(kinds, [(&json!("DeadLetter"), &json!(0)), (&json!("DeadLetter"), &json!(1))]);
     let list: Value = serde_json::from_str(&two.rendered(Output::Json)).unwrap();
     assert_eq!((&list["kind"], &list["items"][1]["query"]), (&json!("DeadLetterList"), &json!(1)));
+    assert_eq!(two.rendered(Output::Name), "0\n1\n");
+    assert!(
+        two.rendered(Output::Csv)
+            .starts_with("query,name,error,member,attempts,dropped,id,label\n0,d/a,no image,")
+    );
     let none = Answer { data: Data::Lines, ..Answer::default() };
     assert_eq!(none.rendered(Output::Json), "");
 }

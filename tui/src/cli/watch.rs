@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::channel;
 use tokio::time::sleep;
 
-use super::output::{note, write};
+use super::output::{note, terminal_width, write};
 use crate::answer::cluster::Event as EventJson;
 use crate::answer::document::to_json;
 use crate::answer::{Exit, Failure, text};
@@ -44,7 +44,7 @@ pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Res
         match execute::run(session, verb.clone()).await {
             Ok(answer) => {
                 is_reported = false;
-                let text = answer.rendered(output);
+                let text = answer.rendered_within(output, terminal_width());
                 if last.as_ref() != Some(&text) {
                     write(&text)?;
                     last = Some(text);
@@ -73,7 +73,7 @@ pub(super) async fn logs(
     // First the position, then the lines before it: a line logged in between appears twice rather than not at all.
     let mut following = Follow::start(session, names, search).await?;
     // A stream has no end, so both JSON formats print one row per line.
-    let form = if output == Output::Table { Output::Table } else { Output::Jsonl };
+    let form = if output.is_json() { Output::Jsonl } else { Output::Table };
     let mut text = logs::run(session, names, search, count).await?.rendered(form);
     loop {
         write(&text)?;
@@ -111,12 +111,10 @@ pub(super) async fn events(session: &Session, output: Output) -> Result<(), Fail
 }
 
 fn line(event: &Event, output: Output) -> String {
-    match output {
-        Output::Table => format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text),
-        // A stream has no end, so both JSON formats print one event per line.
-        Output::Json | Output::Jsonl => {
-            let (at_ms, subject, text) = (event.at_ms, event.kind.to_owned(), event.text.clone());
-            to_json(&EventJson { at_ms, subject, text }) + "\n"
-        }
+    if !output.is_json() {
+        return format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text);
     }
+    // A stream has no end, so both JSON formats print one event per line.
+    let (at_ms, subject, text) = (event.at_ms, event.kind.to_owned(), event.text.clone());
+    to_json(&EventJson { at_ms, subject, text }) + "\n"
 }

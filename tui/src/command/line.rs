@@ -1,11 +1,13 @@
 //! The `:` line of the console and the lines of `idunno shell`: parsing and completion.
 
+use std::sync::LazyLock;
+
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 
 pub use shell_words::split;
 
-use super::registry::{CommandInfo, entries};
+use super::registry::{CommandInfo, Field, entries};
 use super::{Output, Verb};
 
 /// The only way in which a line cannot be split into words.
@@ -29,7 +31,7 @@ pub enum Line {
 struct TypedLine {
     #[command(subcommand)]
     verb: Verb,
-    #[arg(long, global = true)]
+    #[arg(short, long, global = true)]
     output: Option<Output>,
 }
 
@@ -62,7 +64,7 @@ fn message(error: &clap::Error) -> String {
     error.to_string().trim_start_matches("error: ").trim_end().to_owned()
 }
 
-/// Names of the live cluster that complete arguments.
+/// Names of the live cluster and of this machine that complete arguments.
 #[derive(Clone, Debug, Default)]
 pub struct CompletionNames {
     /// Numbers and names of jobs, and models that stand for one.
@@ -70,14 +72,15 @@ pub struct CompletionNames {
     pub models: Vec<String>,
     pub members: Vec<String>,
     pub files: Vec<String>,
+    pub datasets: Vec<String>,
+    /// Paths on this machine.
+    pub local_paths: Vec<String>,
 }
 
 /// The completions of the last word of `text`, as whole words, in order.
 pub fn complete(text: &str, known: &CompletionNames) -> Vec<String> {
-    let mut words: Vec<&str> = text.split_whitespace().collect();
-    let last = if text.ends_with(char::is_whitespace) { "" } else { words.pop().unwrap_or("") };
-    let entries = entries();
-    let typed = words.join(" ");
+    let entries = commands();
+    let Typed { words, last } = Typed::of(text);
     let inner = |entry: &CommandInfo| entry.name.split_once(' ').map(|(outer, _)| outer.to_owned());
     let mut candidates: Vec<String> = match words.as_slice() {
         [] => entries.iter().map(|entry| inner(entry).unwrap_or_else(|| entry.name.clone())).collect(),
@@ -85,36 +88,98 @@ pub fn complete(text: &str, known: &CompletionNames) -> Vec<String> {
             let nested = entries.iter().filter_map(|entry| entry.name.split_once(' '));
             nested.filter(|(name, _)| name == outer).map(|(_, name)| name.to_owned()).collect()
         }
-        _ => arguments(&entries, &typed, known),
+        words => match place(entries, words) {
+            None => Vec::new(),
+            Some(Place { entry, field, is_option_value }) => {
+                let values = field.map(|field| candidates_of(field, known)).unwrap_or_default();
+                let options = entry.options.iter().filter(|_| !is_option_value).cloned();
+                values.into_iter().chain(options).collect()
+            }
+        },
     };
     candidates.retain(|candidate| candidate.starts_with(last));
     candidates.dedup();
     candidates
 }
 
-/// The names that an argument with this value name may take.
+/// All commands: they are asked for at each key.
+fn commands() -> &'static [CommandInfo] {
+    static COMMANDS: LazyLock<Vec<CommandInfo>> = LazyLock::new(entries);
+    &COMMANDS
+}
+
+/// The argument that the last word of `text` gives a value to.
+pub fn argument(text: &str) -> Option<Field> {
+    place(commands(), &Typed::of(text).words)?.field.cloned()
+}
+
+/// The names that an argument may take.
+pub fn candidates_of(field: &Field, known: &CompletionNames) -> Vec<String> {
+    if field.is_local_path() {
+        return known.local_paths.clone();
+    }
+    if !field.choices.is_empty() {
+        return field.choices.clone();
+    }
+    candidates(&field.value, known)
+}
+
+/// The names of the cluster that an argument with this value name may take.
 pub fn candidates(value: &str, known: &CompletionNames) -> Vec<String> {
     match value {
         "JOB" => known.jobs.clone(),
         "MODEL" => known.models.clone(),
-        "MEMBER" | "NAME" => known.members.clone(),
-        "SDFS" | "PREFIX" => known.files.clone(),
+        "MEMBER" => known.members.clone(),
+        "DATASET" => known.datasets.clone(),
+        "SDFS" | "PREFIX" | "FILES" | "TARGET" => known.files.clone(),
         _ => Vec::new(),
     }
 }
 
-fn arguments(entries: &[CommandInfo], typed: &str, known: &CompletionNames) -> Vec<String> {
-    let belongs = |entry: &&CommandInfo| {
-        typed.strip_prefix(entry.name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
-    };
-    let Some(entry) = entries.iter().find(belongs) else { return Vec::new() };
-    let mut candidates = Vec::new();
-    for value in &entry.values {
-        candidates.extend(self::candidates(value, known));
+/// A line up to the cursor.
+struct Typed<'a> {
+    /// The whole words.
+    words: Vec<&'a str>,
+    /// The word that is being typed.
+    last: &'a str,
+}
+
+impl<'a> Typed<'a> {
+    fn of(text: &'a str) -> Self {
+        let mut words: Vec<&str> = text.split_whitespace().collect();
+        let last = if text.ends_with(char::is_whitespace) { "" } else { words.pop().unwrap_or("") };
+        Self { words, last }
     }
-    if typed.ends_with("--member") {
-        return known.members.clone();
+}
+
+/// Where in a command the next word stands.
+struct Place<'a> {
+    entry: &'a CommandInfo,
+    /// The argument that it gives a value to; none after the last one.
+    field: Option<&'a Field>,
+    /// Whether it follows an option that takes a value.
+    is_option_value: bool,
+}
+
+fn place<'a>(entries: &'a [CommandInfo], words: &[&str]) -> Option<Place<'a>> {
+    let (entry, given) = entries.iter().find_map(|entry| {
+        let name: Vec<&str> = entry.name.split(' ').collect();
+        Some((entry, words.strip_prefix(&name[..])?))
+    })?;
+    let (mut position, mut option) = (0, None);
+    for word in given {
+        if option.take().is_some() {
+            continue;
+        }
+        if word.starts_with('-') {
+            let named = |field: &&Field| field.takes_value && field.flag.as_deref() == Some(*word);
+            option = entry.fields.iter().find(named);
+        } else {
+            position += 1;
+        }
     }
-    candidates.extend(entry.options.iter().cloned());
-    candidates
+    let positional: Vec<&Field> = entry.fields.iter().filter(|field| field.flag.is_none()).collect();
+    let last = positional.last().filter(|field| field.many).copied();
+    let field = option.or_else(|| positional.get(position).copied().or(last));
+    Some(Place { entry, field, is_option_value: option.is_some() })
 }

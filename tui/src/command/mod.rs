@@ -2,10 +2,11 @@
 //!
 //! [`verbs`] and [`subverbs`] are the grammar, [`values`] its argument types, [`registry`] lists its commands, [`mod@line`] parses
 //! and completes the `:` line, and [`alias`] expands the user's aliases before parsing. Names and job numbers are checked while
-//! parsing, so that invalid ones never reach the network.
+//! parsing, so that invalid ones never reach the network. `help` groups the commands for `--help`.
 
 pub mod alias;
 pub mod file_pattern;
+mod help;
 pub mod line;
 pub mod reading;
 pub mod registry;
@@ -57,7 +58,7 @@ Data goes to stdout, everything else to stderr. NO_COLOR is respected.
 Example:
   idunno                                  open the console
   idunno put report.pdf docs/report.pdf   store a file
-  idunno --output json get-job-stats      statistics for a program";
+  idunno -o json get-job-stats            statistics for a program";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -77,7 +78,7 @@ pub struct Arguments {
 impl Arguments {
     /// Parses a command line. A directory given on it takes precedence over a cluster from the environment.
     pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
-        let matches = Self::command().try_get_matches_from(words)?;
+        let matches = help::grouped(Self::command()).try_get_matches_from(words)?;
         let mut read = Self::from_arg_matches(&matches)?;
         let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
         if (given("dir") || given("context")) && !given("cluster") {
@@ -127,10 +128,10 @@ pub struct Global {
     #[arg(long, global = true)]
     pub dry_run: bool,
     /// Output format
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub output: Output,
     /// Print the answer again whenever it changes, until Ctrl-C
-    #[arg(long, global = true)]
+    #[arg(short, long, global = true)]
     pub watch: bool,
     /// The console's colours: dark, light, colour-blind or mono [default: from config.toml, otherwise dark]
     #[arg(long, env = "IDUNNO_THEME", value_name = "NAME")]
@@ -155,13 +156,26 @@ pub struct Global {
 /// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Tables for people
+    /// Tables for people, as wide as the terminal
     #[default]
     Table,
+    /// Tables with all columns
+    Wide,
+    /// One name per line
+    Name,
     /// JSON on stdout, and errors as JSON on stderr
     Json,
     /// JSON with one line per row
     Jsonl,
+    /// CSV with a header line
+    Csv,
+}
+
+impl Output {
+    /// Whether errors and remarks are JSON, too.
+    pub const fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl)
+    }
 }
 
 /// The console's colours.

@@ -62,6 +62,15 @@ pub struct Field {
     pub default: String,
     /// One line.
     pub help: String,
+    /// The values that are possible, if there are few.
+    pub choices: Vec<String>,
+}
+
+impl Field {
+    /// Whether its value is a path on this machine.
+    pub fn is_local_path(&self) -> bool {
+        matches!(self.value.as_str(), "LOCAL" | "PATH" | "DIR" | "DATAPATH" | "FILE" | "INPUT")
+    }
 }
 
 /// All commands in the grammar's order.
@@ -120,7 +129,13 @@ fn field(argument: &Arg) -> Field {
         many: argument.get_num_args().is_some_and(|range| range.max_values() > 1),
         default: default.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default(),
         help: argument.get_help().map(ToString::to_string).unwrap_or_default(),
+        choices: if takes_value { choices(argument) } else { Vec::new() },
     }
+}
+
+fn choices(argument: &Arg) -> Vec<String> {
+    let possible = argument.get_possible_values().into_iter().filter(|value| !value.is_hide_set());
+    possible.map(|value| value.get_name().to_owned()).collect()
 }
 
 fn changes_of(name: &str) -> bool {
@@ -177,7 +192,7 @@ impl Verb {
             Self::Leave(_) => (danger_of("leave"), String::new()),
             Self::StopJob { .. } => (danger_of("stop-job"), String::new()),
             Self::TrainStop { .. } => (danger_of("train-stop"), String::new()),
-            Self::CancelJob { job } => (danger_of("cancel-job"), job.to_string()),
+            Self::CancelJob { job, .. } => (danger_of("cancel-job"), job.to_string()),
             Self::DeleteJob { job, .. } => (danger_of("delete-job"), job.to_string()),
             Self::DeadLetters(DeadLettersVerb::Drop { job, .. }) => {
                 (danger_of("dead-letters drop"), job.to_string())
@@ -186,7 +201,7 @@ impl Verb {
             Self::Identity(IdentityVerb::Revoke { name, .. }) => {
                 (danger_of("identity revoke"), name.to_string())
             }
-            Self::Local(LocalVerb::Down { purge: true }) => (Danger::Irreversible, String::from("purge")),
+            Self::Local(LocalVerb::Down { purge: true, .. }) => (Danger::Irreversible, String::from("purge")),
             Self::Local(LocalVerb::Down { .. }) => (danger_of("local down"), String::new()),
             Self::Local(LocalVerb::Kill { .. }) => (danger_of("local kill"), String::new()),
             _ => (Danger::None, String::new()),
@@ -196,7 +211,12 @@ impl Verb {
     /// Says that what a [`Failure`](crate::answer::Failure) called unconfirmed is meant.
     pub fn confirm(&mut self) {
         match self {
-            Self::DeleteJob { yes: confirmed, .. }
+            Self::CancelJob { yes: confirmed, .. }
+            | Self::DeleteJob { yes: confirmed, .. }
+            | Self::DeadLetters(DeadLettersVerb::Drop { yes: confirmed, .. })
+            | Self::Model(ModelVerb::Rm { yes: confirmed, .. })
+            | Self::Identity(IdentityVerb::Revoke { yes: confirmed, .. })
+            | Self::Local(LocalVerb::Down { purge: true, yes: confirmed })
             | Self::Rm { yes: confirmed, .. }
             | Self::Cp { force: confirmed, .. }
             | Self::Mv { force: confirmed, .. }

@@ -39,7 +39,7 @@ pub enum DeadLettersVerb {
         queries: Vec<u64>,
     },
     /// Give up dead letters: they stay in the results and cannot be retried
-    #[command(after_help = "Example:\n  idunno dead-letters drop job-1 17")]
+    #[command(after_help = "Example:\n  idunno dead-letters drop job-1 17 --yes")]
     Drop {
         /// The job
         #[arg(value_name = "JOB")]
@@ -47,6 +47,9 @@ pub enum DeadLettersVerb {
         /// Numbers of the queries [default: all dead letters]
         #[arg(value_name = "QUERY")]
         queries: Vec<u64>,
+        /// Confirm that they are given up
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -91,14 +94,15 @@ pub enum ModelVerb {
     },
     /// Try a model of your own on this machine, without a cluster: load it, and show its answers
     ///
-    /// Each input is a file; the model's canary comes first. What a requirements.txt names is installed into an environment
+    /// Each input is a file, named after the model without an option: 'model test PATH FILE FILE'. The model's canary comes
+    /// first. What a requirements.txt names is installed into an environment
     /// of the package's own, as members do it. If the model fails, its traceback is shown.
     #[command(after_help = "Example:\n  idunno model test ./my-model question.txt --python .venv/bin/python")]
     Test {
         /// The folder or file
         #[arg(value_name = "PATH")]
         path: PathBuf,
-        /// Files, each of which is an input
+        /// Files, each of which is an input; plain arguments, without an option
         #[arg(value_name = "INPUT")]
         inputs: Vec<PathBuf>,
         /// A Python that has the model server
@@ -109,7 +113,7 @@ pub enum ModelVerb {
         no_environment: bool,
     },
     /// Remove a model that was added, from the store and from all members
-    #[command(after_help = "Example:\n  idunno model rm backwards")]
+    #[command(after_help = "Example:\n  idunno model rm backwards --yes")]
     Rm {
         /// The model
         #[arg(value_name = "MODEL")]
@@ -117,6 +121,9 @@ pub enum ModelVerb {
         /// Remove it although jobs use it: those that have started keep their version, others cannot start
         #[arg(long)]
         force: bool,
+        /// Confirm the removal
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -189,7 +196,7 @@ pub enum IdentityVerb {
     #[command(after_help = "Example:\n  idunno identity ls")]
     Ls,
     /// End all identities of a name, at once and for good
-    #[command(after_help = "Example:\n  idunno identity revoke anna")]
+    #[command(after_help = "Example:\n  idunno identity revoke anna --yes")]
     Revoke {
         /// The name
         #[arg(value_name = "NAME")]
@@ -197,6 +204,9 @@ pub enum IdentityVerb {
         /// Also if no identity of this name has been used yet
         #[arg(long)]
         unseen: bool,
+        /// Confirm the revocation
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -253,14 +263,14 @@ pub enum LocalVerb {
     #[command(after_help = "Example:\n  idunno local start m2 m5")]
     Start {
         /// Names as 'local status' prints them [default: all that are not running]
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "MEMBER")]
         names: Vec<MemberName>,
     },
     /// Kill processes at the same moment with SIGKILL
     #[command(after_help = "Example:\n  idunno local kill --coordinator --random 2")]
     Kill {
         /// Names as 'local status' prints them
-        #[arg(value_name = "NAME", required_unless_present_any = ["coordinator", "random"])]
+        #[arg(value_name = "MEMBER", required_unless_present_any = ["coordinator", "random"])]
         names: Vec<MemberName>,
         /// Also the current coordinator
         #[arg(long)]
@@ -273,10 +283,13 @@ pub enum LocalVerb {
     #[command(after_help = "Example:\n  idunno local status")]
     Status,
     /// Stop all processes with SIGTERM, and with SIGKILL after 10 seconds
-    #[command(after_help = "Example:\n  idunno local down --purge")]
+    #[command(after_help = "Example:\n  idunno local down --purge --yes")]
     Down {
         /// Also delete the data
         #[arg(long)]
         purge: bool,
+        /// Confirm the deletion of the data
+        #[arg(long, requires = "purge")]
+        yes: bool,
     },
 }

@@ -165,7 +165,7 @@ fn synopses_are_readable() {
     let synopsis = |name: &str| entries().into_iter().find(|entry| entry.name == name).unwrap().arguments;
     assert_eq!(
         synopsis("add-job"),
-        "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param NAME=VALUE] [--input-column COL] \
+        "MODEL [--dataset DATASET] [--batch-size N] [--name TEXT] [--weight W] [--param NAME=VALUE] [--input-column COL] \
          [--label-column COL] [--id-column COL] [--delimiter CHAR] [--quote QUOTE] [--no-header] [--keep COLS]"
     );
     assert_eq!(
@@ -197,7 +197,10 @@ fn lines_become_commands() {
         verb("get-job-assigned-VMs 3"),
         Verb::GetJobAssignedVms { job: Some("job-3".parse().unwrap()) }
     );
-    assert_eq!(verb("cancel-job nightly"), Verb::CancelJob { job: JobRef::Name("nightly".parse().unwrap()) });
+    assert_eq!(
+        verb("cancel-job nightly"),
+        Verb::CancelJob { job: JobRef::Name("nightly".parse().unwrap()), yes: false }
+    );
     let Verb::AddJob { name, weight, parameters, .. } =
         verb("add-job m --name nightly --weight 3 --param a=1 --param b=x=y")
     else {
@@ -263,7 +266,7 @@ fn the_manual_is_understood_word_for_word() {
         ("get-versions docs/stored.txt 3 history.txt", None),
         // Every other command that takes a job takes a model's name.
         ("set-weight squeezenet1.1 2", Some(Verb::SetWeight { job: job(), weight: 2 })),
-        ("cancel-job squeezenet1.1", Some(Verb::CancelJob { job: job() })),
+        ("cancel-job squeezenet1.1", Some(Verb::CancelJob { job: job(), yes: false })),
         ("delete-job squeezenet1.1", Some(Verb::DeleteJob { job: job(), yes: false })),
         ("get-job-stats squeezenet1.1", Some(Verb::GetJobStats { job: Some(job()) })),
         ("get-job-results squeezenet1.1", None),
@@ -324,6 +327,8 @@ fn completion_knows_commands_options_and_names() {
         models: vec!["mnist-mlp".into()],
         members: vec!["m1".into(), "m2".into()],
         files: vec!["docs/a".into()],
+        datasets: vec!["photos".into()],
+        local_paths: vec!["./a.csv".into(), "./b/".into()],
     };
     assert_eq!(complete("loc", &known), ["local"]);
     assert_eq!(complete("local st", &known), ["start", "status"]);
@@ -351,6 +356,14 @@ fn completion_knows_commands_options_and_names() {
     assert_eq!(complete("get d", &known), ["docs/a"]);
     assert_eq!(complete("local kill m", &known), ["m1", "m2"]);
     assert!(complete("no-such x", &known).is_empty());
+    // Each place takes what fits there.
+    assert_eq!(complete("put ./", &known), ["./a.csv", "./b/"]);
+    assert_eq!(complete("put ./a.csv d", &known), ["docs/a"]);
+    assert_eq!(complete("add-job mnist-mlp --dataset ", &known), ["photos"], "an option's value alone");
+    assert_eq!(complete("add-job --dataset photos m", &known), ["mnist-mlp"]);
+    assert_eq!(complete("set-policy f", &known), ["fifo"]);
+    assert_eq!(complete("rm docs/a d", &known), ["docs/a"], "the last argument may be repeated");
+    assert!(complete("add-job mnist-mlp m", &known).is_empty());
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub enum Verb {
         #[arg(value_name = "DATAPATH")]
         directory: PathBuf,
         /// Name of the data set
-        #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
+        #[arg(long, value_name = "DATASET", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         #[command(flatten)]
         files: FileSelection,
@@ -36,7 +36,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  idunno get-dataset test-data ./images")]
     GetDataset {
         /// Name of the data set
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "DATASET")]
         dataset: DatasetName,
         /// The directory, created if it does not exist
         #[arg(value_name = "DIR")]
@@ -52,7 +52,7 @@ pub enum Verb {
         #[arg(long, value_name = "N", default_value_t = 1)]
         seed: u64,
         /// Labelled examples to train on, for models that do not bring their own
-        #[arg(long, value_name = "NAME", requires = "models")]
+        #[arg(long, value_name = "DATASET", requires = "models")]
         dataset: Option<DatasetName>,
         #[command(flatten)]
         reading: Reading,
@@ -76,7 +76,7 @@ pub enum Verb {
         #[arg(value_name = "MODEL")]
         model: ModelName,
         /// The data set: all files below this name, or one file in .jsonl, .ndjson, .csv, .tsv, .parquet or .list
-        #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
+        #[arg(long, value_name = "DATASET", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         /// Queries per batch
         ///
@@ -157,11 +157,14 @@ pub enum Verb {
         jobs: Vec<JobRef>,
     },
     /// Cancel a job for good; its results so far are kept
-    #[command(after_help = "Example:\n  idunno cancel-job job-1")]
+    #[command(after_help = "Example:\n  idunno cancel-job job-1 --yes")]
     CancelJob {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
+        /// Confirm the end of the job
+        #[arg(long)]
+        yes: bool,
     },
     /// Permanently delete a job that is not running, and its results
     #[command(after_help = "Example:\n  idunno delete-job job-1 --yes")]

@@ -1,13 +1,11 @@
 //! What actions do.
 
-use idunno_shared::wire::control::ClusterView;
-
-use super::detail::{Detail, DetailTab, DetailTarget};
+use super::detail::{Detail, DetailTarget};
 use super::registry::{Action, Item, ItemKind};
-use super::state::{CommandLine, DetailData, Effect, Freeze, Mode, Page, ResultPane, State};
+use super::state::{CommandLine, Effect, Freeze, Mode, Page, ResultPane, State};
 use super::text_field::TextField;
 use super::theme::Tone;
-use super::{files_page, form, operations, rows};
+use super::{files_page, form, operations, rows, selected};
 
 /// Runs an item; read-only mode refuses those that change the cluster.
 pub fn run(state: &mut State, item: &Item, now_ms: u64) -> Vec<Effect> {
@@ -57,11 +55,14 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
         Action::NextFiles => files_page::turn_page(state, true),
         Action::PreviousFiles => files_page::turn_page(state, false),
         Action::FollowLog => state.log.toggle_follow(),
-        Action::WrapLog => state.log.toggle_wrap(),
+        Action::Wrap => wrap(state, now_ms),
         Action::LogLevel => state.log.next_level(),
         Action::LogContext => state.log.context = !state.log.context,
         Action::NextMatch => state.log.find_match(true),
         Action::PreviousMatch => state.log.find_match(false),
+        Action::Describe => return describe(state, "", now_ms),
+        Action::Json => return describe(state, " --output json", now_ms),
+        Action::LogsOf => logs_of(state),
         Action::Copy => return copy(state, state.selected(), now_ms),
         Action::CopyRow => return copy(state, rows::selected_row_as_text(state), now_ms),
         Action::Save => state.mode = Mode::line(&format!("save idunno-{}.txt", state.page.title())),
@@ -92,6 +93,17 @@ pub fn show_page(state: &mut State, page: Page) {
     state.page = page;
     state.details.clear();
     state.dirty = true;
+}
+
+/// Wraps long lines of the log or of the text on screen, or cuts them.
+fn wrap(state: &mut State, now_ms: u64) {
+    if state.shows_log() {
+        state.log.toggle_wrap();
+    } else if state.details.last().is_some_and(|detail| detail.tab.is_text()) {
+        state.wrap_text = !state.wrap_text;
+    } else {
+        state.notify("only logs, previews and rows of results have lines to wrap", Tone::Warn, now_ms);
+    }
 }
 
 /// Moves the selection, or scrolls the log. A step past the last file turns to the next page of files.
@@ -130,58 +142,61 @@ fn open(state: &mut State) {
     if state.page == Page::Files && state.details.is_empty() && files_page::enter_folder(state) {
         return;
     }
-    if let Some(target) = selected_target(state) {
+    if let Some(target) = selected::target(state) {
         state.details.push(Detail::new(target));
     }
 }
 
-/// The member, job or file that the selected row is about.
-fn selected_target(state: &State) -> Option<DetailTarget> {
-    let key = state.selected()?;
-    let view = state.view.as_ref()?;
-    let Some(detail) = state.details.last() else {
-        return match state.page {
-            Page::Members | Page::Assignments => member_target(view, &key),
-            Page::Jobs => key.parse().ok().map(DetailTarget::Job),
-            Page::Files => file_target(&key),
-            Page::Overview | Page::Models | Page::Logs | Page::Events => None,
-        };
+/// Runs the command that shows the selection, or else what the details are of.
+fn describe(state: &mut State, option: &str, now_ms: u64) -> Vec<Effect> {
+    let target = selected::target(state).or_else(|| state.details.last().map(|detail| detail.target.clone()));
+    let command = match target {
+        Some(DetailTarget::Job(id)) => Some(format!("get-job-stats {id}")),
+        Some(DetailTarget::Member { name, .. }) => Some(format!("list_self --member {}", quoted(&name))),
+        Some(DetailTarget::File(name)) => Some(format!("ls {}", quoted(name.as_str()))),
+        Some(DetailTarget::Row { .. }) => None,
+        None => match (state.page, state.selected()) {
+            (Page::Models, Some(model)) => Some(format!("model show {}", quoted(&model))),
+            (Page::Files, Some(folder)) => Some(format!("ls {}", quoted(&folder))),
+            _ => None,
+        },
     };
-    match detail.tab {
-        DetailTab::JobMembers => member_target(view, &key),
-        DetailTab::JobBatches => member_target(view, key.split(' ').next()?),
-        DetailTab::JobDeadLetters => dead_letter_target(view, detail, &key),
-        DetailTab::MemberFiles => file_target(&key),
-        _ => None,
+    let Some(command) = command else {
+        state.notify("select a member, a job, a file or a model first", Tone::Warn, now_ms);
+        return Vec::new();
+    };
+    operations::submit(state, &format!("{command}{option}"), now_ms)
+}
+
+fn quoted(text: &str) -> String {
+    shell_words::quote(text).into_owned()
+}
+
+/// Shows the log lines of the selected member, or those that name the selected job or model. Where nothing is logged by
+/// itself it moves to the right, as vi's key does.
+fn logs_of(state: &mut State) {
+    let selected = state.selected().filter(|_| state.details.is_empty());
+    match (state.page, selected) {
+        (Page::Members | Page::Assignments, Some(member)) => {
+            show_page(state, Page::Logs);
+            state.log.member = Some(member);
+            state.log.set_filter(String::new());
+        }
+        (Page::Jobs | Page::Models, Some(name)) => {
+            show_page(state, Page::Logs);
+            state.log.member = None;
+            state.log.set_filter(name);
+        }
+        _ => move_sideways(state, true),
     }
-}
-
-fn member_target(view: &ClusterView, name: &str) -> Option<DetailTarget> {
-    let member = view.members.iter().find(|member| member.name.as_str() == name)?;
-    Some(DetailTarget::Member { id: member.id, name: name.to_owned() })
-}
-
-fn file_target(name: &str) -> Option<DetailTarget> {
-    name.parse().ok().map(DetailTarget::File)
-}
-
-/// The file that a dead letter's query comes from. A record's is the file of records.
-fn dead_letter_target(view: &ClusterView, detail: &Detail, key: &str) -> Option<DetailTarget> {
-    let (DetailTarget::Job(id), Some(DetailData::DeadLetters(dead_letters))) = (&detail.target, &detail.data)
-    else {
-        return None;
-    };
-    let dead_letter = dead_letters.iter().find(|dead_letter| dead_letter.index.to_string() == key)?;
-    let dataset = view.jobs.iter().find(|job| job.id == *id)?.dataset.as_str();
-    let name = dead_letter.name.as_str();
-    let is_record = name.strip_prefix(dataset).is_some_and(|rest| rest.starts_with(':'));
-    file_target(if is_record { dataset } else { name })
 }
 
 fn back(state: &mut State) {
     state.notice = None;
     if !current_filter(state).is_empty() {
         set_filter(state, String::new());
+    } else if state.shows_log() {
+        state.log.member = None;
     } else if state.details.pop().is_none() && state.page == Page::Files {
         files_page::leave_folder(state);
     }

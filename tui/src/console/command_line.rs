@@ -80,7 +80,8 @@ fn complete(state: &State, line: &mut CommandLine) {
     }
     if let Some(common) = common_prefix(&candidates).filter(|_| line.input.cursor_at_end()) {
         let word_start = before.rfind(char::is_whitespace).map_or(0, |blank| blank + 1);
-        let blank = if candidates.len() == 1 { " " } else { "" };
+        // Behind a folder, a name of what it holds may follow.
+        let blank = if candidates.len() == 1 && !common.ends_with('/') { " " } else { "" };
         line.input = TextField::new(&format!("{}{common}{blank}", &before[..word_start]));
     }
     if candidates.len() < 2 {

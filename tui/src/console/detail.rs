@@ -9,13 +9,26 @@ use super::table::DataTable;
 
 /// A tab is refreshed at most this often.
 const PERIOD_MS: u64 = 1000;
+/// The same for results and for long lists.
+const LONG_PERIOD_MS: u64 = 5000;
+/// A list of more rows is long.
+const LONG_ROWS: usize = 1000;
 
 /// What the details are of, bound by its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DetailTarget {
     Job(JobId),
-    Member { id: NodeId, name: String },
+    Member {
+        id: NodeId,
+        name: String,
+    },
     File(FileName),
+    /// A row of a job's results.
+    Row {
+        query: u64,
+        /// As the job has it.
+        json: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +43,15 @@ pub enum DetailTab {
     FileExtents,
     FileVersions,
     FilePreview,
+    Row,
 }
 
 impl DetailTab {
+    /// Whether it shows text, whose long lines can be wrapped.
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::FilePreview | Self::Row)
+    }
+
     pub const fn title(self) -> &'static str {
         match self {
             Self::JobMembers => "members",
@@ -44,6 +63,7 @@ impl DetailTab {
             Self::FileExtents => "extents",
             Self::FileVersions => "versions",
             Self::FilePreview => "preview",
+            Self::Row => "row",
         }
     }
 }
@@ -62,6 +82,7 @@ impl DetailTarget {
                 &[DetailTab::MemberFiles, DetailTab::MemberModels, DetailTab::MemberBatches]
             }
             Self::File(_) => &[DetailTab::FileExtents, DetailTab::FileVersions, DetailTab::FilePreview],
+            Self::Row { .. } => &[DetailTab::Row],
         }
     }
 
@@ -70,6 +91,7 @@ impl DetailTarget {
             Self::Job(id) => id.to_string(),
             Self::Member { name, .. } => name.clone(),
             Self::File(name) => crate::tail::printable(name.as_str()),
+            Self::Row { query, .. } => format!("query {query}"),
         }
     }
 
@@ -156,7 +178,9 @@ impl Detail {
     /// The query to send now, if what is shown may be out of date.
     pub fn next_query(&mut self, view: &ClusterView, now_ms: u64) -> Option<DetailQuery> {
         let query = self.target.query(self.tab)?;
-        let due = now_ms.saturating_sub(self.queried_ms) >= PERIOD_MS;
+        let is_long = matches!(query, DetailQuery::Results(_)) || self.table.total > LONG_ROWS;
+        let period_ms = if is_long { LONG_PERIOD_MS } else { PERIOD_MS };
+        let due = now_ms.saturating_sub(self.queried_ms) >= period_ms;
         let outdated = match (&query, self.revision) {
             (_, None) => true,
             // The bytes of a version never change.

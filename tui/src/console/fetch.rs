@@ -1,15 +1,23 @@
-//! Fetches file lists and the contents of detail tabs from the cluster. Previews and result rows are bounded.
+//! Fetches file lists and the contents of detail tabs from the cluster. Lists are fetched whole up to [`ROWS_MAX`] rows;
+//! previews are bounded.
 
+use std::collections::BTreeMap;
+
+use idunno_shared::client::results::{query_of, segments_at_once};
 use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{ControlReply, ControlRequest, FolderEntry, VERSIONS_KEPT};
+use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::{ControlReply, ControlRequest, DeadLetter, SegmentView, VERSIONS_KEPT};
 
-use super::query::{DetailData, DetailQuery, FILES_PER_PAGE, FilesPage, FilesQuery, QueryError};
+use super::query::{DetailData, DetailQuery, FILES_PER_PAGE, FilesPage, FilesQuery, Gathered, QueryError};
 use crate::execute::files::held_by;
+use crate::execute::pages::page_limit;
 use crate::session::Session;
 
-/// Rows of a tab.
-const ROWS_MAX: u32 = 500;
+/// The most rows of a tab. What is sorted on it are these.
+pub const ROWS_MAX: usize = 5000;
+/// The most bytes of segments that are fetched for a tab of results.
+const RESULT_BYTES_MAX: u64 = 8 << 20;
 /// Lines of a preview.
 const LINES_MAX: usize = 200;
 /// The largest extent that is fetched for a preview, in bytes.
@@ -20,33 +28,24 @@ const SNIFFED_BYTES: usize = 4096;
 const HEX_BYTES: usize = 16;
 
 pub async fn files(session: &Session, query: &FilesQuery) -> Result<FilesPage, QueryError> {
-    let prefix = query.prefix.clone();
-    let request = if query.flat {
-        let after = match &query.after {
-            Some(FolderEntry::File(file)) => Some(file.name.clone()),
-            _ => None,
-        };
-        ControlRequest::List { prefix, after, limit: FILES_PER_PAGE }
-    } else {
-        ControlRequest::Folder { prefix, after: query.after.clone(), limit: FILES_PER_PAGE }
-    };
+    let FilesQuery { prefix, flat, order, first } = query.clone();
+    let request = ControlRequest::SortedFiles { prefix, flat, order, first, limit: FILES_PER_PAGE };
     match ask(session, request).await? {
-        ControlReply::Files { files, more } => {
-            Ok(FilesPage { entries: files.into_iter().map(FolderEntry::File).collect(), more })
-        }
-        ControlReply::Folder { entries, more } => Ok(FilesPage { entries, more }),
+        ControlReply::SortedFiles { first, total, entries } => Ok(FilesPage { entries, first, total }),
         _ => Err(QueryError::UnexpectedReply),
     }
 }
 
 pub async fn detail(session: &Session, query: &DetailQuery) -> Result<DetailData, QueryError> {
     let request = match query {
-        DetailQuery::Results(job) => return results(session, *job).await.map(DetailData::Lines),
+        DetailQuery::Results(job) => return results(session, *job).await.map(DetailData::Results),
         DetailQuery::Preview(name) => return preview(session, name).await.map(DetailData::Lines),
-        DetailQuery::DeadLetters(job) => ControlRequest::DeadLetters { job: *job, from: 0, limit: ROWS_MAX },
+        DetailQuery::DeadLetters(job) => {
+            return dead_letters(session, *job).await.map(DetailData::DeadLetters);
+        }
         DetailQuery::Stored(member) => {
-            let held = held_by(&session.cluster(), *member, ROWS_MAX as usize).await?;
-            return Ok(DetailData::Files(held.files));
+            let held = held_by(&session.cluster(), *member, ROWS_MAX).await?;
+            return Ok(DetailData::Files(Gathered { rows: held.files, more: held.more }));
         }
         DetailQuery::Versions(name) => {
             let limit = u32::try_from(VERSIONS_KEPT).unwrap_or(u32::MAX);
@@ -55,11 +54,10 @@ pub async fn detail(session: &Session, query: &DetailQuery) -> Result<DetailData
         DetailQuery::Leases { job, worker } => ControlRequest::Leases { job: *job, worker: *worker },
     };
     match (query, ask(session, request).await?) {
-        (DetailQuery::DeadLetters(_), ControlReply::DeadLetters { dead_letters, .. }) => {
-            Ok(DetailData::DeadLetters(dead_letters))
-        }
         (DetailQuery::Versions(_), ControlReply::Versions(versions)) => Ok(DetailData::Versions(versions)),
-        (DetailQuery::Leases { .. }, ControlReply::Leases { leases, .. }) => Ok(DetailData::Leases(leases)),
+        (DetailQuery::Leases { .. }, ControlReply::Leases { leases: rows, more }) => {
+            Ok(DetailData::Leases(Gathered { rows, more }))
+        }
         _ => Err(QueryError::UnexpectedReply),
     }
 }
@@ -68,15 +66,50 @@ async fn ask(session: &Session, request: ControlRequest) -> Result<ControlReply,
     Ok(session.cluster().control(request).await?)
 }
 
-/// The first rows of the first segment that was committed.
-async fn results(session: &Session, job: JobId) -> Result<Vec<String>, QueryError> {
-    let request = ControlRequest::Results { job, skip: 0, limit: 1 };
-    let ControlReply::Results { segments, .. } = ask(session, request).await? else {
+async fn dead_letters(session: &Session, job: JobId) -> Result<Gathered<DeadLetter>, QueryError> {
+    let mut rows: Vec<DeadLetter> = Vec::new();
+    loop {
+        let from = rows.last().map_or(0, |last| last.index + 1);
+        let request = ControlRequest::DeadLetters { job, from, limit: page_limit() };
+        let ControlReply::DeadLetters { dead_letters, more } = ask(session, request).await? else {
+            return Err(QueryError::UnexpectedReply);
+        };
+        let more = more && !dead_letters.is_empty();
+        rows.extend(dead_letters);
+        if !more || rows.len() >= ROWS_MAX {
+            let more = more || rows.len() > ROWS_MAX;
+            rows.truncate(ROWS_MAX);
+            return Ok(Gathered { rows, more });
+        }
+    }
+}
+
+/// The rows of the segments that were committed first, in query order. Rows that do not count are left out.
+async fn results(session: &Session, job: JobId) -> Result<Gathered<String>, QueryError> {
+    let request = ControlRequest::Results { job, skip: 0, limit: page_limit() };
+    let ControlReply::Results { segments, more, .. } = ask(session, request).await? else {
         return Err(QueryError::UnexpectedReply);
     };
-    let Some(first) = segments.first() else { return Ok(Vec::new()) };
-    let bytes = session.files().fetch_segment(&first.segment).await?;
-    Ok(text_lines(&bytes))
+    let (mut rows, mut rest, mut bytes) = (BTreeMap::new(), &segments[..], 0);
+    while !rest.is_empty() && rows.len() < ROWS_MAX && bytes < RESULT_BYTES_MAX {
+        let (group, later) = rest.split_at(segments_at_once(rest));
+        rest = later;
+        let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
+        for (segment, fetched) in group.iter().zip(session.files().fetch_segments(&placed).await) {
+            bytes += segment.segment.blob.size;
+            rows.extend(counted_rows(segment, &fetched?));
+        }
+    }
+    let more = more || !rest.is_empty() || rows.len() > ROWS_MAX;
+    Ok(Gathered { rows: rows.into_values().take(ROWS_MAX).collect(), more })
+}
+
+/// The rows of a segment that count, by their queries.
+fn counted_rows(segment: &SegmentView, bytes: &[u8]) -> Vec<(u64, String)> {
+    let text = String::from_utf8_lossy(bytes);
+    let numbered = text.lines().filter_map(|row| Some((query_of(row.as_bytes()).ok()?, row.to_owned())));
+    let counts = |query: &u64| segment.ranges.iter().any(|range| range.queries().contains(query));
+    numbered.filter(|(query, _)| counts(query)).collect()
 }
 
 /// The beginning of a file.

@@ -1,6 +1,6 @@
 //! The list of files: one folder level of the store at a time, or all names, in pages from the coordinator.
 
-use idunno_shared::wire::control::FolderEntry;
+use idunno_shared::wire::control::{FileOrder, FolderEntry};
 
 use super::query::{FILES_PER_PAGE, FilesPage, FilesQuery, QueryError};
 
@@ -15,11 +15,11 @@ pub struct FileList {
     flat: bool,
     /// The query for the page that is shown.
     query: FilesQuery,
-    /// Where the previous pages start.
-    previous: Vec<Option<FolderEntry>>,
     pub entries: Vec<FolderEntry>,
-    /// Whether more entries follow.
-    more: bool,
+    /// The position of the first entry in the whole list.
+    first: u64,
+    /// Entries of the whole list.
+    total: u64,
     /// Counts answers and changes of folder, so that the table knows when it is out of date.
     pub generation: u64,
     /// Why the last query failed.
@@ -34,11 +34,17 @@ pub struct FileList {
 impl FileList {
     /// The query to send now, if the list may be out of date. `filter` begins the names that are listed, and `revision` is
     /// the metadata's.
-    pub fn next_query(&mut self, filter: &str, revision: Option<u64>, now_ms: u64) -> Option<FilesQuery> {
+    pub fn next_query(
+        &mut self,
+        filter: &str,
+        order: FileOrder,
+        revision: Option<u64>,
+        now_ms: u64,
+    ) -> Option<FilesQuery> {
         let prefix = format!("{}{filter}", self.folder);
-        if self.query.prefix != prefix || self.query.flat != self.flat {
-            self.query = FilesQuery { prefix, after: None, flat: self.flat };
-            self.previous.clear();
+        let wanted = FilesQuery { prefix, flat: self.flat, order, first: self.query.first };
+        if self.query != wanted {
+            self.query = FilesQuery { first: 0, ..wanted };
             self.revision = None;
             self.in_flight = None;
         }
@@ -61,9 +67,12 @@ impl FileList {
         self.in_flight = None;
         self.generation += 1;
         match result {
-            Ok(page) => {
-                self.entries = page.entries;
-                self.more = page.more;
+            Ok(FilesPage { entries, first, total }) => {
+                self.entries = entries;
+                self.first = first;
+                self.total = total;
+                // The list may have become shorter than the page that was asked for.
+                self.query.first = first;
                 self.error = None;
             }
             Err(error) => self.error = Some(error.to_string()),
@@ -73,18 +82,29 @@ impl FileList {
 
     /// Turns to the next or the previous page. False if there is none.
     pub fn turn_page(&mut self, forward: bool) -> bool {
-        if forward {
-            let full = self.entries.len() >= FILES_PER_PAGE as usize;
-            let Some(last) = self.entries.last().filter(|_| self.more || full) else { return false };
-            self.previous.push(self.query.after.clone());
-            self.query.after = Some(last.clone());
+        let next = self.first + self.entries.len() as u64;
+        let first = if forward {
+            Some(next).filter(|next| *next < self.total)
         } else {
-            let Some(start) = self.previous.pop() else { return false };
-            self.query.after = start;
-        }
+            // Back from the page that was asked for, whether it has come or not.
+            let asked = self.query.first;
+            Some(asked.saturating_sub(FILES_PER_PAGE.into())).filter(|_| asked > 0)
+        };
+        let Some(first) = first else { return false };
+        self.query.first = first;
         self.in_flight = None;
         self.revision = None;
         true
+    }
+
+    /// The order of the page that was asked for last.
+    pub const fn order(&self) -> FileOrder {
+        self.query.order
+    }
+
+    /// The positions of the first and the last entry from 1, and the number of all.
+    pub fn position(&self) -> (u64, u64, u64) {
+        (self.first + 1, self.first + self.entries.len() as u64, self.total)
     }
 
     /// Shows a folder, which is empty until its entries come.

@@ -1,8 +1,8 @@
 //! The page of files: which folder it shows, and when its list is asked for.
 
 use super::query::{FilesPage, FilesQuery, QueryError};
+use super::rows;
 use super::state::{ConnectionState, Effect, Page, State};
-use super::table::Cursor;
 
 /// The query to send now, if the page is on screen and may be out of date.
 pub fn next_query(state: &mut State, now_ms: u64) -> Option<Effect> {
@@ -11,7 +11,12 @@ pub fn next_query(state: &mut State, now_ms: u64) -> Option<Effect> {
     }
     let revision = state.view.as_ref().map(|view| view.revision);
     let filter = state.filter().to_owned();
-    state.files.next_query(&filter, revision, now_ms).map(Effect::FetchFiles)
+    let order = rows::file_order(state.table().and_then(|table| table.sort));
+    if order != state.files.order() {
+        // Another order has another first page.
+        state.table_mut().start_anew();
+    }
+    state.files.next_query(&filter, order, revision, now_ms).map(Effect::FetchFiles)
 }
 
 /// Takes a page of files.
@@ -22,7 +27,7 @@ pub fn accept(state: &mut State, query: &FilesQuery, result: Result<FilesPage, Q
 /// Shows the next or the previous page of files, if there is one.
 pub fn turn_page(state: &mut State, forward: bool) {
     if state.files.turn_page(forward) {
-        state.table_mut().cursor = Cursor::default();
+        state.table_mut().start_anew();
     }
 }
 
@@ -53,5 +58,5 @@ fn show_folder(state: &mut State, folder: String) {
     state.files.show_folder(folder);
     let table = state.table_mut();
     table.filter.clear();
-    table.cursor = Cursor::default();
+    table.start_anew();
 }

@@ -6,9 +6,8 @@ use crossterm::event::{KeyCode, KeyEvent};
 use super::detail::DetailTarget;
 use super::state::{Effect, Form, Mode, Page, State};
 use super::text_field::TextField;
-use super::theme::Tone;
 use super::{completion_names, operations};
-use crate::command::line::{CompletionNames, candidates};
+use crate::command::line::{CompletionNames, candidates_of};
 use crate::command::registry::{CommandInfo, Field};
 
 /// Opens a command's form; a command without arguments runs at once.
@@ -17,23 +16,18 @@ pub fn open(state: &mut State, entry: &CommandInfo, now_ms: u64) -> Vec<Effect> 
         return operations::submit(state, &entry.name, now_ms);
     }
     let inputs: Vec<TextField> =
-        entry.fields.iter().map(|field| TextField::new(&preset(state, entry, field))).collect();
-    let mut form = Form { entry: Box::new(entry.clone()), inputs, focus: 0 };
+        entry.fields.iter().map(|field| TextField::preset(&preset(state, field))).collect();
+    let mut form = Form { entry: Box::new(entry.clone()), inputs, focus: 0, error: None };
     form.focus = first_missing(&form).unwrap_or(0);
     state.mode = Mode::Form(Box::new(form));
     Vec::new()
 }
 
 /// The initial text of a field: the selection if it is of the field's kind, else the default.
-fn preset(state: &State, entry: &CommandInfo, field: &Field) -> String {
+fn preset(state: &State, field: &Field) -> String {
     let target = state.details.first().map(|detail| &detail.target);
     let selected = || state.selected().filter(|_| target.is_none());
-    let kind = match field.value.as_str() {
-        // The commands of a local cluster take its members by name.
-        "NAME" if entry.name.starts_with("local ") => "MEMBER",
-        other => other,
-    };
-    let preset = match (kind, target, state.page) {
+    let preset = match (field.value.as_str(), target, state.page) {
         ("JOB", Some(DetailTarget::Job(id)), _) => Some(id.to_string()),
         ("MEMBER", Some(DetailTarget::Member { name, .. }), _) => Some(name.clone()),
         ("JOB", None, Page::Jobs) | ("MEMBER", None, Page::Members | Page::Assignments) => selected(),
@@ -60,8 +54,9 @@ pub fn press(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64)
         KeyCode::BackTab | KeyCode::Up => form.focus = (focus + count - 1) % count,
         KeyCode::Enter => return submit(state, form, now_ms),
         KeyCode::Right if form.inputs[focus].cursor_at_end() => {
-            if let Some(first) = completions(&form, &completion_names::of(state)).first() {
-                form.inputs[focus] = TextField::new(first);
+            match completions(&form, &completion_names::of(state)).first() {
+                Some(first) => form.inputs[focus] = TextField::new(first),
+                None => form.inputs[focus].press(key),
             }
         }
         KeyCode::Char(' ') if !takes_value => {
@@ -77,21 +72,25 @@ pub fn press(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64)
 
 /// Completions of the focused field, best first.
 pub fn completions(form: &Form, known: &CompletionNames) -> Vec<String> {
-    let typed = form.inputs[form.focus].text();
-    let mut names = candidates(&form.entry.fields[form.focus].value, known);
-    names.retain(|name| name.starts_with(typed) && *name != typed);
+    let input = &form.inputs[form.focus];
+    // What was put there beforehand restricts nothing: typing replaces it.
+    let typed = if input.is_preset() { "" } else { input.text() };
+    let mut names = candidates_of(&form.entry.fields[form.focus], known);
+    names.retain(|name| name.starts_with(typed) && *name != input.text());
     names
 }
 
 fn submit(state: &mut State, mut form: Box<Form>, now_ms: u64) -> Vec<Effect> {
     if let Some(missing) = first_missing(&form) {
         let field = &form.entry.fields[missing];
-        state.notify(format!("{} is required: {}", field.value, field.help), Tone::Warn, now_ms);
+        form.error = Some(format!("{} is required: {}", field.value, field.help));
         form.focus = missing;
         state.mode = Mode::Form(form);
         return Vec::new();
     }
-    operations::submit(state, &command_text(&form), now_ms)
+    form.error = None;
+    let text = command_text(&form);
+    operations::submit_form(state, &text, form, now_ms)
 }
 
 /// The command as it would be typed.

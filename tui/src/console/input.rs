@@ -122,7 +122,8 @@ fn press_in_result(state: &mut State, key: KeyEvent, mut pane: ResultPane) {
     let operation = state.operations.iter().find(|operation| operation.id == pane.operation);
     let result = operation.and_then(|operation| operation.result.as_ref());
     let height = state.overlay_height();
-    let last = result.map_or(0, |result| result.lines.len()).saturating_sub(height);
+    let width = usize::from(state.size.width.saturating_sub(2));
+    let last = result.map_or(0, |result| result.shown(width).len()).saturating_sub(height);
     match key.code {
         KeyCode::Left | KeyCode::Char('h') => pane.column = pane.column.saturating_sub(COLUMN_STEP),
         KeyCode::Right | KeyCode::Char('l') => {

@@ -48,6 +48,8 @@ pub struct LogBuffer {
     pub context: bool,
     /// The minimum level.
     pub level: LogLevel,
+    /// The only member whose lines are shown, if it is one.
+    pub member: Option<String>,
 }
 
 impl LogBuffer {
@@ -151,7 +153,9 @@ impl LogBuffer {
             level: *level,
         });
         numbered.filter(move |shown| {
-            shown.level >= self.level && (needle.is_empty() || contains(shown.line, &needle))
+            shown.level >= self.level
+                && self.member.as_ref().is_none_or(|member| shown.line.source == *member)
+                && (needle.is_empty() || contains(shown.line, &needle))
         })
     }
 

@@ -15,10 +15,10 @@ pub struct ResultPane {
 }
 
 /// What a confirmed dialog carries out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum ConfirmAction {
     /// The verb is bound when the dialog opens, so that nothing that changes on screen changes its target.
-    Command { title: String, verb: Box<Verb>, output: Output },
+    Command { title: String, verb: Box<Verb>, output: Output, form: Option<Box<Form>> },
     /// Quit while commands are running.
     Quit,
 }
@@ -46,6 +46,8 @@ pub struct Form {
     pub inputs: Vec<TextField>,
     /// The field that has the focus.
     pub focus: usize,
+    /// Why the command failed when it was run from this form.
+    pub error: Option<String>,
 }
 
 /// The `:` line.

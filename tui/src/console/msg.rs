@@ -65,6 +65,8 @@ pub enum Msg {
     Log(Vec<LogLine>),
     Files(FilesQuery, Result<FilesPage, QueryError>),
     Detail(DetailQuery, Result<DetailData, QueryError>),
+    /// The entries of a local directory.
+    LocalPaths(String, Vec<String>),
     /// Progress of the operation with this id.
     Progress(u64, TransferProgress),
     /// The operation with this id ended.
@@ -80,6 +82,8 @@ pub enum Effect {
     Run(u64, Box<Verb>),
     FetchFiles(FilesQuery),
     FetchDetail(DetailQuery),
+    /// List a local directory, whose name ends in a slash; the empty one is the console's own.
+    ListDirectory(String),
     /// Stream the logs of these members and of no others.
     StreamLogs(Vec<LogSource>),
     /// Copy a text to the terminal's clipboard.

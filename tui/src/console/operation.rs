@@ -1,7 +1,12 @@
 //! A command that runs or has run, and its result.
 
+use std::borrow::Cow;
+
+use super::indented::indented;
+use super::mode::Form;
 use super::msg::TransferProgress;
 use super::theme::Tone;
+use super::wrap::wrapped_words;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::Output;
 
@@ -47,6 +52,8 @@ pub struct Operation {
     pub started_ms: u64,
     pub progress: TransferProgress,
     pub result: Option<OperationResult>,
+    /// The form that it was run from, which comes back if it fails.
+    pub form: Option<Box<Form>>,
 }
 
 /// An operation's result as lines on screen.
@@ -57,11 +64,14 @@ pub struct OperationResult {
 }
 
 impl OperationResult {
-    /// The result of a command whose output was asked for in this form.
-    pub fn of(result: Result<Answer, Failure>, output: Output, changes: bool) -> Self {
+    /// The result of a command whose output was asked for in this form, in a pane of `width` columns.
+    pub fn of(result: Result<Answer, Failure>, output: Output, changes: bool, width: usize) -> Self {
         let (outcome, text) = match result {
             Ok(answer) => {
-                let mut text = answer.rendered(output);
+                let mut text = answer.rendered_within(output, Some(width));
+                if output == Output::Json {
+                    text = indented(&text).join("\n") + "\n";
+                }
                 let outcome = if answer.incomplete.is_some() {
                     OperationOutcome::Partial
                 } else {
@@ -89,5 +99,15 @@ impl OperationResult {
             lines.push(String::from("done"));
         }
         Self { outcome, lines }
+    }
+
+    /// The lines on a screen of this width: those of a failure are whole, those of a result are as they are.
+    pub fn shown(&self, width: usize) -> Cow<'_, [String]> {
+        match self.outcome {
+            OperationOutcome::Failed | OperationOutcome::Unknown => {
+                self.lines.iter().flat_map(|line| wrapped_words(line, width)).collect()
+            }
+            OperationOutcome::Done | OperationOutcome::Partial => Cow::Borrowed(&self.lines),
+        }
     }
 }

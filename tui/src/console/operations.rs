@@ -5,7 +5,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use thiserror::Error;
 
 use super::operation::{Operation, OperationOutcome, OperationResult};
-use super::state::{ConfirmAction, ConfirmDialog, Effect, Mode, ResultPane, State, TransferProgress};
+use super::state::{ConfirmAction, ConfirmDialog, Effect, Form, Mode, ResultPane, State, TransferProgress};
 use super::text_field::TextField;
 use super::theme::Tone;
 use crate::answer::{Answer, Failure};
@@ -33,21 +33,34 @@ enum BindError {
 
 /// Runs a command as typed, after a confirmation if it is disruptive. A line that is not understood stays to be corrected.
 pub fn submit(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
+    run(state, text, None, now_ms)
+}
+
+/// Runs the command of a form, which comes back with its words if the command is refused or fails.
+pub fn submit_form(state: &mut State, text: &str, form: Box<Form>, now_ms: u64) -> Vec<Effect> {
+    run(state, text, Some(form), now_ms)
+}
+
+fn run(state: &mut State, text: &str, form: Option<Box<Form>>, now_ms: u64) -> Vec<Effect> {
     match line::parse(text) {
         Line::Verb { mut verb, output } => {
             if state.read_only && verb.changes() {
-                reject_line(state, text, "refused: the console is read-only", now_ms);
+                reject(state, text, form, "refused: the console is read-only", now_ms);
                 return Vec::new();
             }
             let target = match bind_target(state, &mut verb) {
                 Ok(target) => target,
                 Err(error) => {
-                    reject_line(state, text, &error.to_string(), now_ms);
+                    reject(state, text, form, &error.to_string(), now_ms);
                     return Vec::new();
                 }
             };
             let (danger, word) = verb.danger();
-            let action = ConfirmAction::Command { title: text.to_owned(), verb, output };
+            if danger > Danger::None {
+                // The console has a dialog of its own.
+                verb.confirm();
+            }
+            let action = ConfirmAction::Command { title: text.to_owned(), verb, output, form };
             match danger {
                 Danger::None => return carry_out(state, action, now_ms),
                 Danger::Disruptive => confirm(state, action, target, None, now_ms),
@@ -55,16 +68,36 @@ pub fn submit(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
             }
         }
         Line::Show(help) => show_text(state, text.to_owned(), &help, now_ms),
-        Line::Invalid(reason) => reject_line(state, text, &reason, now_ms),
+        Line::Invalid(reason) => reject(state, text, form, &reason, now_ms),
     }
     Vec::new()
 }
 
+/// Reopens the form, or else the line, to be corrected, and shows what is wrong with it.
+fn reject(state: &mut State, text: &str, form: Option<Box<Form>>, reason: &str, now_ms: u64) {
+    match form {
+        Some(form) => reopen(state, form, reason),
+        None => reject_line(state, text, reason, now_ms),
+    }
+}
+
 /// Reopens the line with the text to be corrected, and shows what is wrong with it.
 pub fn reject_line(state: &mut State, text: &str, reason: &str, now_ms: u64) {
-    let first_line = reason.lines().next().unwrap_or_default();
-    state.notify(first_line, Tone::Bad, now_ms);
+    state.notify(in_one_line(reason), Tone::Bad, now_ms);
     state.mode = Mode::line(text);
+}
+
+fn reopen(state: &mut State, mut form: Box<Form>, reason: &str) {
+    form.error = Some(crate::tail::printable(&in_one_line(reason)));
+    state.mode = Mode::Form(form);
+    state.dirty = true;
+}
+
+/// A refusal without the pointer to the command line's help.
+fn in_one_line(reason: &str) -> String {
+    let lines = reason.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// Binds a command to its target when it is submitted, so that nothing that changes later redirects it: the member of
@@ -72,17 +105,10 @@ pub fn reject_line(state: &mut State, text: &str, reason: &str, now_ms: u64) {
 fn bind_target(state: &State, verb: &mut Verb) -> Result<Option<String>, BindError> {
     match verb {
         Verb::Leave(to) | Verb::Join(to) => bind_member(state, to).map(Some),
-        Verb::DeleteJob { job, yes } => {
-            // The console has a dialog of its own.
-            *yes = true;
+        Verb::DeleteJob { job, .. } | Verb::DeadLetters(DeadLettersVerb::Drop { job, .. }) => {
             bind_job(state, job, Scope::Any)
         }
-        Verb::Rm { yes, .. } => {
-            *yes = true;
-            Ok(None)
-        }
-        Verb::DeadLetters(DeadLettersVerb::Drop { job, .. }) => bind_job(state, job, Scope::Any),
-        Verb::CancelJob { job } => bind_job(state, job, Scope::Unfinished),
+        Verb::CancelJob { job, .. } => bind_job(state, job, Scope::Unfinished),
         Verb::StopJob { jobs } => {
             let mut bound = Vec::new();
             for job in jobs {
@@ -153,7 +179,7 @@ pub fn consequences(verb: &Verb) -> Vec<String> {
             vec![format!("This permanently deletes every version of {}.", files.join(", "))]
         }
         Verb::DeleteJob { job, .. } => vec![format!("This permanently deletes {job} and its results.")],
-        Verb::CancelJob { job } => {
+        Verb::CancelJob { job, .. } => {
             vec![format!("This ends {job} permanently."), String::from("Its results so far are kept.")]
         }
         Verb::DeadLetters(DeadLettersVerb::Drop { job, .. }) => vec![
@@ -175,7 +201,7 @@ pub fn consequences(verb: &Verb) -> Vec<String> {
             String::from("The member leaves the cluster."),
             String::from("Its process keeps running; join brings it back."),
         ],
-        Verb::Local(LocalVerb::Down { purge: true }) => {
+        Verb::Local(LocalVerb::Down { purge: true, .. }) => {
             vec![
                 String::from("This stops the local cluster."),
                 String::from("Its data is permanently deleted."),
@@ -222,12 +248,16 @@ pub fn press_in_dialog(
 fn carry_out(state: &mut State, action: ConfirmAction, now_ms: u64) -> Vec<Effect> {
     match action {
         ConfirmAction::Quit => vec![Effect::Quit],
-        ConfirmAction::Command { title, verb, output } => {
+        ConfirmAction::Command { title, verb, output, form } => {
             let changes = verb.changes();
             if changes {
                 record_event(state, None, &title, now_ms);
             }
-            vec![Effect::Run(open(state, title, changes, output, now_ms), verb)]
+            let id = open(state, title, changes, output, now_ms);
+            if let Some(operation) = find(state, id) {
+                operation.form = form;
+            }
+            vec![Effect::Run(id, verb)]
         }
     }
 }
@@ -243,7 +273,8 @@ fn open(state: &mut State, title: String, changes: bool, output: Output, now_ms:
     let id = state.next_operation;
     state.next_operation += 1;
     let progress = TransferProgress::default();
-    let operation = Operation { id, title, changes, output, started_ms: now_ms, progress, result: None };
+    let (result, form) = (None, None);
+    let operation = Operation { id, title, changes, output, started_ms: now_ms, progress, result, form };
     state.operations.push_back(operation);
     while state.operations.len() > OPERATIONS_MAX {
         let Some(oldest) = state.operations.iter().position(|operation| operation.result.is_some()) else {
@@ -267,16 +298,21 @@ pub fn set_progress(state: &mut State, id: u64, progress: TransferProgress) {
 
 pub fn finish(state: &mut State, id: u64, result: Result<Answer, Failure>, now_ms: u64) {
     let is_open = matches!(state.mode, Mode::Result(pane) if pane.operation == id);
+    let width = usize::from(state.size.width.saturating_sub(2));
     let Some(operation) = find(state, id) else { return };
-    let result = OperationResult::of(result, operation.output, operation.changes);
+    let result = OperationResult::of(result, operation.output, operation.changes, width);
     let outcome = result.outcome;
     let title = operation.title.clone();
     let changes = operation.changes;
+    let reason = result.lines.join(" ");
+    let form = operation.form.take().filter(|_| outcome == OperationOutcome::Failed);
     operation.result = Some(result);
     if changes {
         record_event(state, Some(outcome), &title, now_ms);
     }
-    if !is_open {
+    if let Some(form) = form.filter(|_| is_open) {
+        reopen(state, form, &reason);
+    } else if !is_open {
         let hint = state.keymap.hint("last-result").map(|key| format!(" ({key} shows the result)"));
         let text = format!("{}: {title}{}", outcome.word(), hint.unwrap_or_default());
         state.notify(text, outcome.tone(), now_ms);

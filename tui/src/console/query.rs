@@ -4,7 +4,7 @@ use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::{SegmentError, Unavailable};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView};
+use idunno_shared::wire::control::{DeadLetter, FileOrder, FileSummary, FileVersion, FolderEntry, LeaseView};
 use thiserror::Error;
 
 use crate::answer::Failure;
@@ -16,25 +16,29 @@ pub const FILES_PER_PAGE: u32 = 200;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesQuery {
     pub prefix: String,
-    /// The last entry of the page before.
-    pub after: Option<FolderEntry>,
     /// List all files below the prefix rather than one folder level.
     pub flat: bool,
+    /// The coordinator sorts: the console has one page of the list.
+    pub order: FileOrder,
+    /// The position of the first entry.
+    pub first: u64,
 }
 
 /// One page of the file list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FilesPage {
     pub entries: Vec<FolderEntry>,
-    /// Whether more entries follow.
-    pub more: bool,
+    /// The position of the first entry.
+    pub first: u64,
+    /// Entries of the whole list.
+    pub total: u64,
 }
 
 /// A request for the contents of a detail tab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DetailQuery {
     DeadLetters(JobId),
-    /// The newest results of a job.
+    /// Results of a job.
     Results(JobId),
     /// Batches that are leased, of one job or of one worker.
     Leases {
@@ -47,15 +51,38 @@ pub enum DetailQuery {
     Preview(FileName),
 }
 
+/// Rows of a list that was fetched whole, or up to a limit: sorting and filtering see these.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gathered<T> {
+    pub rows: Vec<T>,
+    /// Whether more rows follow.
+    pub more: bool,
+}
+
 /// The contents of a detail tab.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DetailData {
-    DeadLetters(Vec<DeadLetter>),
-    Files(Vec<FileSummary>),
+    DeadLetters(Gathered<DeadLetter>),
+    Files(Gathered<FileSummary>),
     /// Newest first.
     Versions(Vec<FileVersion>),
+    /// Rows of results, as JSON, in query order.
+    Results(Gathered<String>),
     Lines(Vec<String>),
-    Leases(Vec<LeaseView>),
+    Leases(Gathered<LeaseView>),
+}
+
+impl DetailData {
+    /// Whether more rows follow those that were fetched.
+    pub const fn more(&self) -> bool {
+        match self {
+            Self::DeadLetters(Gathered { more, .. })
+            | Self::Files(Gathered { more, .. })
+            | Self::Results(Gathered { more, .. })
+            | Self::Leases(Gathered { more, .. }) => *more,
+            Self::Versions(_) | Self::Lines(_) => false,
+        }
+    }
 }
 
 /// A query without an answer.

@@ -34,6 +34,12 @@ pub enum Action {
     SortNext,
     SortPrevious,
     SortReverse,
+    /// Shows all about the selection.
+    Describe,
+    /// The same as JSON.
+    Json,
+    /// Shows the log lines of the selection.
+    LogsOf,
     Copy,
     CopyRow,
     Save,
@@ -43,7 +49,7 @@ pub enum Action {
     NextFiles,
     PreviousFiles,
     FollowLog,
-    WrapLog,
+    Wrap,
     LogLevel,
     LogContext,
     NextMatch,
@@ -135,7 +141,7 @@ const fn logs(
     ActionSpec { scope: Scope::On(Page::Logs), ..everywhere(name, key, action, help) }
 }
 
-const ACTIONS: [ActionSpec; 47] = [
+const ACTIONS: [ActionSpec; 50] = [
     everywhere("overview", &["1"], Action::ShowPage(Page::Overview), "the cluster at a glance"),
     everywhere("members", &["2"], Action::ShowPage(Page::Members), "members, their state and load"),
     everywhere("jobs", &["3"], Action::ShowPage(Page::Jobs), "jobs and their progress"),
@@ -158,7 +164,7 @@ const ACTIONS: [ActionSpec; 47] = [
     everywhere("first", &["g", "home"], Action::First, "first line"),
     everywhere("last", &["G", "end"], Action::Last, "last line; follow the end of the log"),
     everywhere("left", &["h", "left"], Action::Left, "scroll left; previous tab of the details"),
-    everywhere("right", &["l", "right"], Action::Right, "scroll right; next tab of the details"),
+    everywhere("right", &["right"], Action::Right, "scroll right; next tab of the details"),
     everywhere("open", &["enter"], Action::Open, "open the details of the selection; never changes anything"),
     everywhere("back", &["esc", "backspace"], Action::Back, "back; clear the filter"),
     everywhere("line", &[":"], Action::CommandLine, "enter a command; Tab completes, Up and Down recall"),
@@ -176,8 +182,16 @@ const ACTIONS: [ActionSpec; 47] = [
     everywhere("sort-next", &[">"], Action::SortNext, "sort by the next column"),
     everywhere("sort-previous", &["<"], Action::SortPrevious, "sort by the previous column"),
     everywhere("reverse", &["!"], Action::SortReverse, "reverse the sort order"),
-    everywhere("copy", &["y"], Action::Copy, "copy the name of the selection"),
-    everywhere("copy-row", &["Y"], Action::CopyRow, "copy the selected row"),
+    everywhere("describe", &["d"], Action::Describe, "describe the selection"),
+    everywhere("json", &["y"], Action::Json, "show the selection as JSON"),
+    everywhere(
+        "logs-of",
+        &["l"],
+        Action::LogsOf,
+        "logs of the selected member, job or model; elsewhere as right",
+    ),
+    everywhere("copy", &["Y"], Action::Copy, "copy the name of the selection"),
+    everywhere("copy-row", &["ctrl-y"], Action::CopyRow, "copy the selected row"),
     everywhere("save", &["S"], Action::Save, "write the page to a file"),
     everywhere("mouse", &["m"], Action::Mouse, "capture the mouse, or release it for selecting text"),
     everywhere("theme", &["T"], Action::Theme, "next theme: dark, light, colour-blind, mono"),
@@ -185,7 +199,7 @@ const ACTIONS: [ActionSpec; 47] = [
     files("files-next", &["n"], Action::NextFiles, "next page of files"),
     files("files-previous", &["p"], Action::PreviousFiles, "previous page of files"),
     logs("follow", &["f"], Action::FollowLog, "follow the end of the log, or hold"),
-    logs("wrap", &["w"], Action::WrapLog, "wrap long lines"),
+    everywhere("wrap", &["w"], Action::Wrap, "wrap long lines of logs, previews and rows of results"),
     logs("level", &["v"], Action::LogLevel, "minimum level: all, info, warn, error"),
     logs("match-context", &["x"], Action::LogContext, "show the lines around matches"),
     logs("next-match", &["n"], Action::NextMatch, "next match"),

@@ -25,7 +25,7 @@ use super::terminal::{Screen, SuspendSignals, termination_signal};
 use super::theme::{Theme, Tone};
 use super::update::update;
 use super::view::view;
-use super::{connection, fetch, log_source};
+use super::{connection, fetch, local_paths, log_source};
 use crate::answer::Failure;
 use crate::command::Global;
 use crate::execute as commands;
@@ -286,6 +286,11 @@ impl Console {
             Effect::FetchDetail(query) => send(results, async move {
                 let data = fetch::detail(&session, &query).await;
                 Msg::Detail(query, data)
+            }),
+            Effect::ListDirectory(directory) => send(results, async move {
+                let place = directory.clone();
+                let read = tokio::task::spawn_blocking(move || local_paths::read(&place)).await;
+                Msg::LocalPaths(directory, read.unwrap_or_default())
             }),
             Effect::Save(path, text) => send(results, async move { Msg::Saved(save(path, text).await) }),
             Effect::Run(id, verb) => {

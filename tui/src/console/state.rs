@@ -13,6 +13,7 @@ use super::events::Events;
 use super::file_list::FileList;
 use super::keymap::{Chord, Keymap};
 use super::layout;
+use super::local_paths::LocalPaths;
 use super::log_buffer::LogBuffer;
 pub use super::mode::{CommandLine, ConfirmAction, ConfirmDialog, Form, Mode, ResultPane};
 pub use super::msg::{Effect, LogSource, Msg, NetEvent, TransferProgress};
@@ -104,7 +105,10 @@ pub struct State {
     pub rates: RateHistory,
     pub events: Events,
     pub files: FileList,
+    pub local_paths: LocalPaths,
     pub log: LogBuffer,
+    /// Whether long lines of previews and rows of results are wrapped.
+    pub wrap_text: bool,
     /// The members whose logs are being streamed.
     pub log_sources: Vec<LogSource>,
     /// Lines entered before, oldest first.
@@ -147,7 +151,9 @@ impl State {
             rates: RateHistory::default(),
             events: Events::default(),
             files: FileList::default(),
+            local_paths: LocalPaths::default(),
             log: LogBuffer::default(),
+            wrap_text: true,
             log_sources: Vec::new(),
             command_history: Vec::new(),
             operations: VecDeque::new(),

@@ -9,6 +9,9 @@ use super::theme::Tone;
 use crate::execute::members::natural;
 use crate::tail::printable;
 
+/// Blanks between two columns.
+pub const GAP: usize = 2;
+
 #[derive(Clone, Debug)]
 pub struct Column {
     pub title: String,
@@ -95,13 +98,15 @@ pub struct DataRow {
 pub struct TableContent {
     pub columns: Vec<Column>,
     pub rows: Vec<DataRow>,
-    /// Whether the filter has been applied already.
-    pub filtered: bool,
+    /// Whether the coordinator has filtered and sorted the rows.
+    pub arranged: bool,
+    /// Whether the first row is selected when the table opens.
+    pub selects_first: bool,
 }
 
 impl TableContent {
     pub fn new(columns: Vec<Column>, rows: Vec<DataRow>) -> Self {
-        Self { columns, rows, filtered: false }
+        Self { columns, rows, arranged: false, selects_first: true }
     }
 }
 
@@ -120,6 +125,8 @@ pub struct TableInputs {
     pub filter: String,
     pub sort: Option<SortOrder>,
     pub window: RowWindow,
+    /// The width at which text is wrapped.
+    pub wrap_width: Option<usize>,
 }
 
 /// The rows of a long table that get their cells: those that may be visible. A filter or a sort order needs all.
@@ -166,23 +173,37 @@ pub struct DataTable {
     pub sort: Option<SortOrder>,
     /// The number of rows before filtering.
     pub total: usize,
+    /// Whether it has had rows since it was opened.
+    opened: bool,
     pub built_from: Option<TableInputs>,
 }
 
 impl DataTable {
     pub fn fill(&mut self, content: TableContent) {
-        let TableContent { columns, mut rows, filtered } = content;
+        let TableContent { columns, mut rows, arranged, selects_first } = content;
         self.total = rows.len();
         let filter = self.filter.to_lowercase();
-        if !filtered && !filter.is_empty() {
+        if !arranged && !filter.is_empty() {
             rows.retain(|row| row.cells.iter().any(|cell| cell.text.to_lowercase().contains(&filter)));
         }
-        if let Some(order) = self.sort.filter(|order| order.column < columns.len()) {
+        if let Some(order) = self.sort.filter(|order| !arranged && order.column < columns.len()) {
             sort(&mut rows, order);
         }
         self.columns = columns;
         self.rows = rows;
         self.follow_selection();
+        let selects_first = selects_first && self.cursor.key.is_none() && self.select_when_present.is_none();
+        if !self.opened && selects_first {
+            self.select(0);
+        }
+        // A selection that is lost later is not replaced: that would be another row than the person chose.
+        self.opened |= !self.rows.is_empty();
+    }
+
+    /// Shows other rows from their beginning.
+    pub fn start_anew(&mut self) {
+        self.cursor = Cursor::default();
+        self.opened = false;
     }
 
     /// Moves the cursor to where the selected row is now; if it has gone, nothing is selected.

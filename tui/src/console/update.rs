@@ -8,7 +8,7 @@ use super::state::{
     ConnectionState, DetailData, DetailQuery, Effect, Freeze, LogSource, Msg, NetEvent, Page, State,
 };
 use super::theme::Tone;
-use super::{files_page, input, operations, rows};
+use super::{completion_names, files_page, input, operations, rows};
 use crate::answer::text;
 
 /// Views of an older term are ignored while a newer one was seen this recently: a deposed coordinator stops within its
@@ -33,6 +33,7 @@ pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
     effects.extend(files_page::next_query(state, now_ms));
     effects.extend(next_detail_query(state, now_ms));
     effects.extend(log_stream_change(state));
+    effects.extend(next_listing(state));
     effects
 }
 
@@ -52,12 +53,21 @@ fn apply(state: &mut State, msg: Msg, now_ms: u64) {
         }
         Msg::Files(query, result) => files_page::accept(state, &query, result),
         Msg::Detail(query, result) => accept_detail(state, &query, result),
+        Msg::LocalPaths(directory, entries) => {
+            state.dirty |= state.local_paths.accept(&directory, entries);
+        }
         Msg::Progress(id, progress) => operations::set_progress(state, id, progress),
         Msg::Finished(id, result) => operations::finish(state, id, result, now_ms),
         Msg::Saved(Ok(path)) => state.notify(format!("saved to {}", path.display()), Tone::Good, now_ms),
         Msg::Saved(Err(error)) => state.notify(error.to_string(), Tone::Bad, now_ms),
         Msg::Tick => tick(state, now_ms),
     }
+}
+
+/// Lists the directory of the local path that is being typed.
+fn next_listing(state: &mut State) -> Option<Effect> {
+    let path = completion_names::local_path_typed(state)?;
+    state.local_paths.next_query(&path).map(Effect::ListDirectory)
 }
 
 fn next_detail_query(state: &mut State, now_ms: u64) -> Option<Effect> {
@@ -188,6 +198,8 @@ fn log_stream_change(state: &mut State) -> Option<Effect> {
     let view = state.view.as_ref()?;
     let sources: Vec<LogSource> = if state.page == Page::Logs {
         let live = view.members.iter().filter(|member| member.liveness != Liveness::Dead);
+        let wanted = state.log.member.as_ref();
+        let live = live.filter(|member| wanted.is_none_or(|name| member.name.as_str() == name));
         live.take(LOG_SOURCES_MAX)
             .map(|member| LogSource { name: member.name.to_string(), address: member.address })
             .collect()

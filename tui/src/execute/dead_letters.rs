@@ -26,8 +26,16 @@ pub async fn run(session: &Session, verb: DeadLettersVerb) -> Result<Answer, Fai
             let text = format!("{job}: {} {verb} again", text::queries(queries));
             Ok(Answer::new(&RetriedDeadLetters { job: job.to_string(), queries }, text))
         }
-        DeadLettersVerb::Drop { job, queries } => {
+        DeadLettersVerb::Drop { job, queries, yes } => {
             let job = resolve_in(session, &job, Scope::Only).await?.id;
+            if !yes {
+                let which = match queries.len() as u64 {
+                    0 => String::from("all dead letters"),
+                    count => text::count(count, "dead letter"),
+                };
+                let what = format!("this gives up {which} of {job} for good");
+                return Err(Failure::unconfirmed(what, "--yes"));
+            }
             let changed = session.cluster().change(Change::DropDeadLetters { job, queries }).await?;
             let Changed::Dropped { queries } = changed else { return Err(Failure::unexpected()) };
             let text = format!("{job}: {} dropped", text::queries(queries));
@@ -52,7 +60,7 @@ async fn list(session: &Session, found: Resolved) -> Result<Answer, Failure> {
     }
     // Only for their names: without the list, ids are shown.
     let members = members::any_list(session).await.unwrap_or_default();
-    let mut table = Table::new(">QUERY NAME >ATTEMPTS MEMBER STATE REASON");
+    let mut table = Table::new(">QUERY NAME +>ATTEMPTS +MEMBER STATE REASON");
     let mut rows = Vec::new();
     for dead_letter in &dead_letters {
         let member = text::member_name(&members, dead_letter.worker);
@@ -66,7 +74,7 @@ async fn list(session: &Session, found: Resolved) -> Result<Answer, Failure> {
         ]);
         rows.push(DeadLetterJson::new(dead_letter, member));
     }
-    Ok(Answer::list(rows, table.render()).noted(found.note))
+    Ok(Answer::list(rows, table).noted(found.note))
 }
 
 async fn show(session: &Session, job: JobId, query: u64) -> Result<Answer, Failure> {

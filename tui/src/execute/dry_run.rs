@@ -73,14 +73,14 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         }
         Verb::StartJob { jobs, .. } => of_jobs(session, "start", jobs).await?,
         Verb::StopJob { jobs } => of_jobs(session, "stop", jobs).await?,
-        Verb::CancelJob { job } => vec![of_job(session, "cancel", job, Scope::Unfinished).await?],
+        Verb::CancelJob { job, .. } => vec![of_job(session, "cancel", job, Scope::Unfinished).await?],
         Verb::DeleteJob { job, .. } => {
             vec![of_job(session, "permanently delete, with its results,", job, Scope::Only).await?]
         }
         Verb::DeadLetters(DeadLettersVerb::Retry { job, queries }) => {
             vec![of_dead_letters(session, "run again", job, queries).await?]
         }
-        Verb::DeadLetters(DeadLettersVerb::Drop { job, queries }) => {
+        Verb::DeadLetters(DeadLettersVerb::Drop { job, queries, .. }) => {
             vec![of_dead_letters(session, "permanently drop", job, queries).await?]
         }
         Verb::Model(ModelVerb::Add { path, name, follow_links, .. }) => {
@@ -206,7 +206,7 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
             );
             named("kill", what)
         }
-        LocalVerb::Down { purge } => {
+        LocalVerb::Down { purge, .. } => {
             let record = Record::require(dir)?;
             let mut lines: Vec<String> = named("stop", living(&record));
             if *purge {
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_cluster_that_does_not_exist_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let failure = local(dir.path(), &LocalVerb::Down { purge: true }).unwrap_err();
+        let failure = local(dir.path(), &LocalVerb::Down { purge: true, yes: false }).unwrap_err();
         assert!(failure.message.contains(&dir.path().display().to_string()), "{failure}");
         let up = LocalVerb::Up {
             members: Some(3),

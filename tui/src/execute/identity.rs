@@ -24,7 +24,7 @@ pub async fn run(session: &Session, verb: IdentityVerb) -> Result<Answer, Failur
     match verb {
         IdentityVerb::Create { .. } => create(verb, session.dry_run),
         IdentityVerb::Ls => list(session).await,
-        IdentityVerb::Revoke { name, unseen } => revoke(session, name, unseen).await,
+        IdentityVerb::Revoke { name, unseen, yes } => revoke(session, name, unseen, yes).await,
     }
 }
 
@@ -109,7 +109,7 @@ async fn list(session: &Session) -> Result<Answer, Failure> {
     if rows.is_empty() {
         return Ok(Answer::list(rows, "no identities: each is listed once it has been used"));
     }
-    let mut table = Table::new("NAME ROLE FILES ENDS FIRST_SEEN STATE");
+    let mut table = Table::new("NAME ROLE +FILES ENDS +FIRST_SEEN STATE");
     let moment = |at_ms: Option<u64>| at_ms.map_or_else(|| String::from("-"), text::moment);
     for row in &rows {
         table.row([
@@ -121,10 +121,14 @@ async fn list(session: &Session) -> Result<Answer, Failure> {
             identities::state_text(row, now_ms),
         ]);
     }
-    Ok(Answer::list(rows, table.render()))
+    Ok(Answer::list(rows, table))
 }
 
-async fn revoke(session: &Session, name: SubjectName, unseen: bool) -> Result<Answer, Failure> {
+async fn revoke(session: &Session, name: SubjectName, unseen: bool, yes: bool) -> Result<Answer, Failure> {
+    if !yes {
+        let what = format!("this ends all identities and access keys of {name}, at once and for good");
+        return Err(Failure::unconfirmed(what, "--yes"));
+    }
     match session.cluster().change(Change::RevokeIdentity { name: name.clone(), unseen }).await? {
         Changed::Done => {}
         _ => return Err(Failure::unexpected()),

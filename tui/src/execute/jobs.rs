@@ -187,8 +187,12 @@ pub async fn stop(session: &Session, jobs: &[JobRef]) -> Result<Answer, Failure>
 }
 
 /// `cancel-job`.
-pub async fn cancel(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
+pub async fn cancel(session: &Session, job: &JobRef, yes: bool) -> Result<Answer, Failure> {
     let job = resolve_unfinished(session, job).await?;
+    if !yes {
+        let what = format!("this ends {job} for good, and keeps its results so far");
+        return Err(Failure::unconfirmed(what, "--yes"));
+    }
     session.cluster().change(Change::CancelJob { job }).await?;
     let text = format!("{job} cancelled; its results so far are kept");
     Ok(Answer::new(&CancelledJob { job: job.to_string() }, text))

@@ -42,7 +42,7 @@ pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answ
             current_jobs: view.current.iter().map(ToString::to_string).collect(),
         });
     }
-    Ok(Answer::list(rows, table.render()))
+    Ok(Answer::list(rows, table))
 }
 
 /// The jobs that a member worked on lately, is assigned to or holds batches of; only `job`, if one is asked for.
@@ -76,7 +76,7 @@ pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, F
     if views.is_empty() {
         return Ok(Answer::list::<Lease>(Vec::new(), "no member holds a batch"));
     }
-    let mut table = Table::new("MEMBER JOB QUERIES >COUNT >ATTEMPT >TERM STAGE");
+    let mut table = Table::new("MEMBER JOB QUERIES +>COUNT +>ATTEMPT +>TERM STAGE");
     for view in &views {
         table.row([
             view.name.clone(),
@@ -88,7 +88,7 @@ pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, F
             stage(view.stage),
         ]);
     }
-    let answer = Answer::list(views.iter().map(Lease::from).collect(), table.render());
+    let answer = Answer::list(views.iter().map(Lease::from).collect(), table);
     Ok(if more { answer.incomplete(TRUNCATED) } else { answer })
 }
 

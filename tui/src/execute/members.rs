@@ -11,6 +11,7 @@ use super::clock::now_ms;
 use crate::answer::cluster::{
     Member, MemberIdentity, MemberList, Membership, MembershipChange, resources_by_member,
 };
+use crate::answer::shown::Shown;
 use crate::answer::similar::did_you_mean;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, identities, text, warnings};
@@ -95,9 +96,9 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
     let view = coordinators_view(session).await;
     let resources = view.as_ref().map(resources_by_member).unwrap_or_default();
     let has_devices = resources.values().any(|resources| !resources.devices.is_empty());
-    let devices = if has_devices { " DEVICES" } else { "" };
+    let devices = if has_devices { " +DEVICES" } else { "" };
     let mut table =
-        Table::new(&format!("NAME ADDRESS STATE SINCE ROLE >INCARNATION >GENERATION ID{devices}"));
+        Table::new(&format!("NAME ADDRESS STATE SINCE ROLE +>INCARNATION +>GENERATION +ID{devices}"));
     for member in &members {
         let blocked = if member.udp_blocked { " (UDP blocked)" } else { "" };
         let devices = resources.get(&member.id).map(|resources| text::devices(&resources.devices));
@@ -117,7 +118,11 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
     let items = members.iter().map(item).collect();
     let own = identities::own_warning(session.ends_ms, now_ms());
     let warnings: Vec<String> = warnings::of(&members).into_iter().chain(own).collect();
-    let text = table.render() + &warnings::lines(&warnings);
+    let warned = warnings::lines(&warnings);
+    let text = match warned.strip_prefix('\n') {
+        None => Shown::from(table),
+        Some(warned) => Shown::from(table).then(warned),
+    };
     Ok(Answer::new(&MemberList { answered_by: address.to_string(), items, warnings }, text))
 }
 

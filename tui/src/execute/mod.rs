@@ -87,7 +87,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
             jobs::start(session, &jobs, options, wait).await
         }
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
-        Verb::CancelJob { job } => jobs::cancel(session, &job).await,
+        Verb::CancelJob { job, yes } => jobs::cancel(session, &job, yes).await,
         Verb::DeleteJob { job, yes } => jobs::delete(session, &job, yes).await,
         Verb::GetJobStats { job } => job_stats::stats(session, job.as_ref()).await,
         Verb::GetJobHistory => job_stats::history(session).await,

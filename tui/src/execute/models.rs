@@ -106,7 +106,7 @@ pub(super) async fn model_views(session: &Session) -> Result<Vec<ModelView>, Fai
 pub async fn models(session: &Session) -> Result<Answer, Failure> {
     let models = model_views(session).await?;
     let members = members::any_list(session).await.unwrap_or_default();
-    let mut table = Table::new("MODEL VERSION RUNTIME SIZE STATE MEMBERS");
+    let mut table = Table::new("MODEL +VERSION +RUNTIME +SIZE STATE +MEMBERS");
     let mut rows = Vec::new();
     for model in &models {
         let named = by_name(model, &members).into_iter();
@@ -123,7 +123,7 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
         ]);
         rows.push(Model::new(model, at_members(model, &members, None)));
     }
-    Ok(Answer::list(rows, table.render()))
+    Ok(Answer::list(rows, table))
 }
 
 /// A model's states at members, as JSON has them, with its runners if there is a view that has them.

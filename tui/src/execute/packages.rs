@@ -41,7 +41,7 @@ pub async fn run(session: &Session, verb: ModelVerb) -> Result<Answer, Failure> 
         ModelVerb::Test { path, inputs, python, no_environment } => {
             try_package::run(path, inputs, python, !no_environment).await
         }
-        ModelVerb::Rm { model, force } => remove(session, model, force).await,
+        ModelVerb::Rm { model, force, yes } => remove(session, model, force, yes).await,
     }
 }
 
@@ -154,15 +154,18 @@ fn added(
     Answer::new(&answer, lines.join("\n"))
 }
 
-async fn show(session: &Session, name: &ModelName) -> Result<Answer, Failure> {
+async fn find(session: &Session, name: &ModelName) -> Result<ModelView, Failure> {
     let views = models::model_views(session).await?;
-    let view = views.into_iter().find(|view| view.model == *name);
-    let view = view.ok_or_else(|| {
+    views.into_iter().find(|view| view.model == *name).ok_or_else(|| {
         Failure::new(
             Exit::NotFound,
             format!("there is no model '{name}': 'idunno model ls' lists the models"),
         )
-    })?;
+    })
+}
+
+async fn show(session: &Session, name: &ModelName) -> Result<Answer, Failure> {
+    let view = find(session, name).await?;
     let manifest = match &view.package {
         Some(_) => manifest(session, &view).await?,
         None => None,
@@ -222,7 +225,12 @@ async fn manifest(session: &Session, view: &ModelView) -> Result<Option<Manifest
     manifest.map(Some).map_err(|error| Failure::error(error.to_string()))
 }
 
-async fn remove(session: &Session, model: ModelName, force: bool) -> Result<Answer, Failure> {
+async fn remove(session: &Session, model: ModelName, force: bool, yes: bool) -> Result<Answer, Failure> {
+    if !yes {
+        find(session, &model).await?;
+        let what = format!("this permanently removes model {model} from the store and from all members");
+        return Err(Failure::unconfirmed(what, "--yes"));
+    }
     let text = format!("model {model} removed");
     let removed = RemovedModel { model: model.to_string() };
     match session.cluster().change(Change::RemoveModel { model, force }).await? {

@@ -107,7 +107,7 @@ pub fn keys() -> Result<Answer, Failure> {
             meaning: item.help.clone(),
         });
     }
-    let answer = Answer::list(rows, table.render());
+    let answer = Answer::list(rows, table);
     let problems = settings.all_problems();
     Ok(if problems.is_empty() { answer } else { answer.incomplete(problems.join("; ")) })
 }

@@ -47,7 +47,7 @@ pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> 
             stop::kill(session, &names, coordinator, random).await
         }
         LocalVerb::Status => status(session).await,
-        LocalVerb::Down { purge } => stop::down(session, purge).await,
+        LocalVerb::Down { purge, yes } => stop::down(session, purge, yes).await,
     }
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn members_of(cluster: &Cluster, record: &Record) -> Vec<Member
 async fn status(session: &Session) -> Result<Answer, Failure> {
     let record = Record::require(&session.dir)?;
     let members = members_of(&session.cluster(), &record).await;
-    let mut table = Table::new("NAME PROCESS >PID ADDRESS STATE ROLE");
+    let mut table = Table::new("NAME PROCESS +>PID +ADDRESS STATE ROLE");
     let mut rows = Vec::new();
     for process in &record.processes {
         let seen = members.iter().find(|member| Some(member.address) == process.address);
@@ -115,5 +115,5 @@ async fn status(session: &Session) -> Result<Answer, Failure> {
             data_dir: process.data_dir.display().to_string(),
         });
     }
-    Ok(Answer::list(rows, table.render()))
+    Ok(Answer::list(rows, table))
 }

@@ -115,9 +115,16 @@ fn at_random(record: &Record, chosen: &[usize], count: u32, rng: &mut Rng) -> Re
 }
 
 /// `local down`.
-pub(crate) async fn down(session: &Session, purge: bool) -> Result<Answer, Failure> {
+pub(crate) async fn down(session: &Session, purge: bool, yes: bool) -> Result<Answer, Failure> {
     let _lock = lock(&session.dir)?;
     let mut record = Record::require(&session.dir)?;
+    if purge && !yes {
+        let what = format!(
+            "this stops the local cluster in {} and permanently deletes its data",
+            session.dir.display()
+        );
+        return Err(Failure::unconfirmed(what, "--yes"));
+    }
     let running = alive(&record).count();
     signal_all(&record, Signal::Terminate);
     await_end(&record, session.timeout.unwrap_or(GRACE)).await;

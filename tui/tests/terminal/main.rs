@@ -85,7 +85,7 @@ fn the_console_survives_its_coordinator_and_keeps_the_selection() {
     console.shows("● LIVE");
     console.press("2");
     console.until("three members", |it| it.screen().matches("● up").count() == 3);
-    console.press("jj");
+    console.press("j");
     console.until("m2 selected", |it| it.is_selected("m2"));
     // Before the others vote, no cluster survives its only voter.
     console.until("all are voters", |it| it.screen().matches("voter").count() == 2);
@@ -132,7 +132,7 @@ fn without_colours_the_selection_is_visible() {
     let cluster = Cluster::start();
     let mut console = cluster.console(&[("NO_COLOR", "1")]);
     console.shows("● LIVE");
-    console.press("2j");
+    console.press("2");
     console.until("m1 selected", |it| it.is_selected("m1"));
     let raw = String::from_utf8_lossy(&console.raw).into_owned();
     assert!(!raw.contains("[38;5;") && !raw.contains("[48;5;"), "a colour was set");
@@ -210,4 +210,23 @@ fn a_person_is_asked_before_a_file_is_replaced() {
     let refused = Command::new(IDUNNO).args(get).stdin(std::process::Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(6) && said.contains("pass --force to confirm"), "{said}");
+}
+
+#[test]
+fn a_person_is_asked_before_something_is_destroyed_and_not_by_the_manuals_commands() {
+    let nowhere = ["--cluster", "127.0.0.1:1", "--timeout", "1"];
+    let revoke = [&nowhere[..], &["identity", "revoke", "anna"]].concat();
+    // Whoever says yes gets as far as the cluster, which is not there.
+    for (answer, exit, said) in [("n", 6, "not confirmed"), ("y", 4, "no answer")] {
+        let mut command = Terminal::start(Path::new(IDUNNO), &revoke, &[]);
+        command.writes(b"at once and for good: go on? [y/N] ");
+        command.press(&format!("{answer}\r"));
+        command.writes(said.as_bytes());
+        assert_eq!(command.exit_code(), exit, "{answer}");
+    }
+    for unasked in [&["delete", "a"][..], &["identity", "revoke", "anna", "--yes"]] {
+        let mut command = Terminal::start(Path::new(IDUNNO), &[&nowhere[..], unasked].concat(), &[]);
+        assert_eq!(command.exit_code(), 4, "{unasked:?}");
+        assert!(!String::from_utf8_lossy(&command.raw).contains("go on?"), "{unasked:?}");
+    }
 }

@@ -111,7 +111,8 @@ fn need_of_control(request: &ControlRequest) -> Need<'_> {
         | ControlRequest::SearchLog(_)
         | ControlRequest::JobPage { .. }
         | ControlRequest::Leases { .. }
-        | ControlRequest::Identities { .. } => Need::Role(Role::Viewer),
+        | ControlRequest::Identities { .. }
+        | ControlRequest::SortedFiles { .. } => Need::Role(Role::Viewer),
     }
 }
 

@@ -134,7 +134,8 @@ impl State {
         extents.iter().any(|blob| self.holders(&blob.digest).contains(&member))
     }
 
-    fn summary(&self, name: &FileName, file: &FileRecord) -> Option<FileSummary> {
+    /// A file as lists show it.
+    pub fn summary(&self, name: &FileName, file: &FileRecord) -> Option<FileSummary> {
         let newest = file.version(None)?;
         Some(FileSummary {
             name: name.clone(),

@@ -196,7 +196,7 @@ class AsyncJob:
 
     async def cancel(self) -> None:
         """See `Job.cancel`."""
-        await adrive(self._core.call("cancel-job", "--", self.id))
+        await adrive(self._core.call("cancel-job", "--yes", "--", self.id))
 
     async def delete(self) -> None:
         """See `Job.delete`."""

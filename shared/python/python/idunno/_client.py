@@ -252,7 +252,7 @@ class Job:
 
     def cancel(self) -> None:
         """Ends the job; the rows that it has are kept."""
-        drive(self._core.call("cancel-job", "--", self.id))
+        drive(self._core.call("cancel-job", "--yes", "--", self.id))
 
     def delete(self) -> None:
         """Permanently deletes the job, which must not be running, and its results."""

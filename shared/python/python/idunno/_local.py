@@ -73,7 +73,7 @@ class LocalCluster:
         if self.dir is None:
             return
         if (self.dir / "cluster.json").exists():
-            self._run("local", "down", *(["--purge"] if self._kept is None else []))
+            self._run("local", "down", *(["--purge", "--yes"] if self._kept is None else []))
         if self._kept is None:
             shutil.rmtree(self.dir, ignore_errors=True)
             self.dir = None

@@ -1,12 +1,14 @@
 //! Files: the files page, a member's files, and a file's versions and extents.
 
 use idunno_shared::wire::blobs::{COPIES, PlacedBlob};
-use idunno_shared::wire::control::{ClusterView, FileSummary, FileVersion, FolderEntry, Liveness};
+use idunno_shared::wire::control::{
+    ClusterView, FileKey, FileOrder, FileSummary, FileVersion, FolderEntry, Liveness,
+};
 
 use super::members::MemberNames;
 use crate::answer::text;
 use crate::console::file_list::FileList;
-use crate::console::table::{Cell, Column, DataRow, TableContent};
+use crate::console::table::{Cell, Column, DataRow, SortOrder, TableContent};
 use crate::console::theme::Tone;
 use crate::execute::files::holder_names;
 use crate::execute::members::natural;
@@ -16,8 +18,24 @@ pub(super) fn content(files: &FileList, view: &ClusterView) -> TableContent {
         FolderEntry::Folder(name) => folder_row(name, &files.folder),
         FolderEntry::File(file) => file_row(file, &files.folder, view),
     });
-    // The coordinator has applied the filter.
-    TableContent { columns: columns(), rows: rows.collect(), filtered: true }
+    TableContent { arranged: true, ..TableContent::new(columns(), rows.collect()) }
+}
+
+/// The order of the files page for the coordinator, which sorts. Holders are sorted by their number.
+pub fn order(sort: Option<SortOrder>) -> FileOrder {
+    const KEYS: [FileKey; 7] = [
+        FileKey::Name,
+        FileKey::Size,
+        FileKey::Version,
+        FileKey::Kept,
+        FileKey::Copies,
+        FileKey::Copies,
+        FileKey::Created,
+    ];
+    let order = sort.and_then(|SortOrder { column, descending }| {
+        KEYS.get(column).map(|&key| FileOrder { key, descending })
+    });
+    order.unwrap_or_default()
 }
 
 pub(super) fn stored(files: &[FileSummary], view: &ClusterView) -> TableContent {

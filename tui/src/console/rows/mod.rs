@@ -6,18 +6,26 @@ mod files;
 mod jobs;
 mod members;
 mod models;
+mod results;
 
 use idunno_shared::wire::control::ClusterView;
 
 use super::detail::{Detail, DetailTab, DetailTarget};
 use super::events::Event;
+use super::indented::indented;
 use super::state::{DetailData, Page, State};
-use super::table::{Cell, Column, DataRow, DataTable, RowWindow, TableContent, TableInputs};
+use super::table::{Cell, Column, DataRow, DataTable, GAP, RowWindow, TableContent, TableInputs};
 use super::theme::Tone;
+use super::wrap::wrapped;
 use crate::answer::text;
+use crate::tail::printable;
 
+pub use files::order as file_order;
 pub use jobs::{progress, state as job_state};
 pub use members::liveness;
+
+/// Columns of the numbers of lines of text.
+const LINE_NUMBER_WIDTH: usize = 4;
 
 /// Brings the table on screen up to date.
 pub fn refresh(state: &mut State) {
@@ -26,6 +34,7 @@ pub fn refresh(state: &mut State) {
     }
     let page_generation = page_generation(state);
     let view_generation = state.view_generation;
+    let wrap_width = wrap_width(state);
     let table = state.table_mut();
     let inputs = TableInputs {
         view_generation,
@@ -33,6 +42,7 @@ pub fn refresh(state: &mut State) {
         filter: table.filter.clone(),
         sort: table.sort,
         window: RowWindow::around(table),
+        wrap_width,
     };
     if table.built_from.as_ref() == Some(&inputs) {
         return;
@@ -60,7 +70,7 @@ fn content(state: &State, window: &RowWindow) -> TableContent {
     }
     let Some(view) = &state.view else { return TableContent::default() };
     if let Some(detail) = state.details.last() {
-        return detail_content(detail, view);
+        return detail_content(detail, view, wrap_width(state));
     }
     match state.page {
         Page::Members => members::content(view, &state.rates, window),
@@ -72,7 +82,7 @@ fn content(state: &State, window: &RowWindow) -> TableContent {
     }
 }
 
-fn detail_content(detail: &Detail, view: &ClusterView) -> TableContent {
+fn detail_content(detail: &Detail, view: &ClusterView, wrap_width: Option<usize>) -> TableContent {
     match (&detail.target, &detail.data) {
         (DetailTarget::Job(id), _) if detail.tab == DetailTab::JobMembers => {
             assignments::job_members(*id, view)
@@ -84,17 +94,21 @@ fn detail_content(detail: &Detail, view: &ClusterView) -> TableContent {
             files::versions(versions)
         }
         (_, Some(DetailData::Versions(versions))) => files::extents(versions, view),
-        (_, Some(DetailData::DeadLetters(dead_letters))) => jobs::dead_letters(dead_letters, view),
-        (_, Some(DetailData::Files(stored))) => files::stored(stored, view),
-        (_, Some(DetailData::Leases(leases))) => assignments::batches(leases),
-        (_, Some(DetailData::Lines(lines))) => text_lines(lines),
+        (_, Some(DetailData::DeadLetters(dead_letters))) => jobs::dead_letters(&dead_letters.rows, view),
+        (_, Some(DetailData::Files(stored))) => files::stored(&stored.rows, view),
+        (_, Some(DetailData::Leases(leases))) => assignments::batches(&leases.rows),
+        (_, Some(DetailData::Results(results))) => results::content(&results.rows),
+        (DetailTarget::Row { json, .. }, _) => text_lines(&indented(json), wrap_width),
+        (_, Some(DetailData::Lines(lines))) => text_lines(lines, wrap_width),
         (_, None) => TableContent::default(),
     }
 }
 
 fn events(state: &State) -> TableContent {
     let columns = vec![Column::text("TIME UTC", 0), Column::text("KIND", 0), Column::text("EVENT", 0)];
-    TableContent::new(columns, state.events.list.iter().rev().map(event_row).collect())
+    let content = TableContent::new(columns, state.events.list.iter().rev().map(event_row).collect());
+    // With a selection the newest events, which come above it, would move out of sight.
+    TableContent { selects_first: false, ..content }
 }
 
 fn event_row(event: &Event) -> DataRow {
@@ -108,12 +122,32 @@ fn event_row(event: &Event) -> DataRow {
     }
 }
 
-fn text_lines(lines: &[String]) -> TableContent {
-    let rows = (1..).zip(lines).map(|(number, line): (usize, _)| DataRow {
-        key: number.to_string(),
-        cells: vec![Cell::with_tone(Tone::Dim, format!("{number:>4}")), Cell::plain(line.as_str())],
-    });
-    TableContent::new(vec![Column::number("", 0), Column::text("TEXT", 0)], rows.collect())
+/// The columns of text beside its line numbers, if long lines are wrapped.
+fn wrap_width(state: &State) -> Option<usize> {
+    let is_text = state.details.last().is_some_and(|detail| detail.tab.is_text());
+    let width = usize::from(state.size.width).saturating_sub(LINE_NUMBER_WIDTH + GAP);
+    (is_text && state.wrap_text).then_some(width.max(1))
+}
+
+/// Numbered lines. A line that is wrapped has its number once.
+fn text_lines(lines: &[String], wrap_width: Option<usize>) -> TableContent {
+    let mut rows = Vec::new();
+    for (number, line) in (1_usize..).zip(lines) {
+        let line = printable(line);
+        let parts = wrap_width.map_or_else(|| vec![line.clone()], |width| wrapped(&line, width));
+        for (part, text) in parts.into_iter().enumerate() {
+            let shown = if part == 0 { number.to_string() } else { String::new() };
+            rows.push(DataRow {
+                key: format!("{number}.{part}"),
+                cells: vec![
+                    Cell::with_tone(Tone::Dim, format!("{shown:>LINE_NUMBER_WIDTH$}")),
+                    Cell::plain(text),
+                ],
+            });
+        }
+    }
+    let content = TableContent::new(vec![Column::number("", 0), Column::text("TEXT", 0)], rows);
+    TableContent { selects_first: false, ..content }
 }
 
 /// The selected row, its cells separated by tabs.

@@ -112,7 +112,7 @@ fn a_models_name_is_bound_to_its_job_before_the_question() {
     for c in "job-1".chars() {
         late(&mut state, KeyCode::Char(c));
     }
-    let cancel = Verb::CancelJob { job: JobRef::Id(JobId(1)) };
+    let cancel = Verb::CancelJob { job: JobRef::Id(JobId(1)), yes: true };
     assert_eq!(late(&mut state, KeyCode::Enter), [Effect::Run(1, Box::new(cancel))]);
 
     let mut state = live();

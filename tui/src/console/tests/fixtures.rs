@@ -13,6 +13,7 @@ use idunno_shared::wire::records::RecordIdentity;
 use idunno_shared::wire::resources::{Device, Runner, WorkerResources};
 
 use super::{press, push};
+use crate::console::query::Gathered;
 use crate::console::state::{DetailData, DetailQuery, Effect, FilesPage, Msg, NetEvent, Page, State};
 use crate::console::update::update;
 use crate::tail::LogLine;
@@ -299,9 +300,12 @@ pub(super) fn busy_cluster(page: Page) -> State {
     entries.extend(files);
     update(&mut state, Msg::Tick, 60_000);
     if let Some(query) = state.files.in_flight.clone() {
-        update(&mut state, Msg::Files(query, Ok(FilesPage { entries, more: false })), 60_000);
+        update(
+            &mut state,
+            Msg::Files(query, Ok(FilesPage { total: entries.len() as u64, entries, first: 0 })),
+            60_000,
+        );
     }
-    press(&mut state, KeyCode::Down);
     press(&mut state, KeyCode::Down);
     state.dirty = true;
     state
@@ -330,20 +334,18 @@ pub(super) fn answer(state: &mut State, effects: Vec<Effect>) {
 
 fn detail_data(query: &DetailQuery) -> DetailData {
     match query {
-        DetailQuery::DeadLetters(_) => DetailData::DeadLetters(
-            (0..3)
-                .map(|number| DeadLetter {
-                    index: 17 + number,
-                    name: format!("test-data/photo-{number:04}.jpg").parse().unwrap(),
-                    reason: "the image is cut off: 3 of 4 tries".into(),
-                    worker: NodeId(2),
-                    attempts: 3,
-                    dropped: false,
-                    identity: RecordIdentity::default(),
-                })
-                .collect(),
-        ),
-        DetailQuery::Stored(_) => DetailData::Files(vec![file("docs/report.pdf")]),
+        DetailQuery::DeadLetters(_) => DetailData::DeadLetters(all((0..3)
+            .map(|number| DeadLetter {
+                index: 17 + number,
+                name: format!("test-data/photo-{number:04}.jpg").parse().unwrap(),
+                reason: "the image is cut off: 3 of 4 tries".into(),
+                worker: NodeId(2),
+                attempts: 3,
+                dropped: false,
+                identity: RecordIdentity::default(),
+            })
+            .collect())),
+        DetailQuery::Stored(_) => DetailData::Files(all(vec![file("docs/report.pdf")])),
         DetailQuery::Versions(name) => DetailData::Versions(vec![FileVersion {
             name: name.clone(),
             version: 3,
@@ -358,26 +360,43 @@ fn detail_data(query: &DetailQuery) -> DetailData {
             }],
             attributes: Attributes::new(),
         }]),
-        DetailQuery::Leases { worker, .. } => DetailData::Leases(
-            [LeaseStage::AwaitingCommit, LeaseStage::Running { ms: 1234 }, LeaseStage::Waiting]
-                .into_iter()
-                .zip(0..)
-                .map(|(stage, number)| LeaseView {
-                    node: NodeId(1),
-                    name: String::from("m1"),
-                    lease: Lease {
-                        job: JobId(2),
-                        range: QueryRange { first: 32 * number, count: 32 },
-                        attempt: 1,
-                        term: Term(7),
-                    },
-                    stage,
-                })
-                .filter(|view| worker.is_none_or(|worker| view.node == worker))
-                .collect(),
-        ),
-        DetailQuery::Results(_) | DetailQuery::Preview(_) => {
-            DetailData::Lines(vec![r#"{"query":17,"label":"tabby cat"}"#.into(), "second".into()])
+        DetailQuery::Leases { worker, .. } => DetailData::Leases(all([
+            LeaseStage::AwaitingCommit,
+            LeaseStage::Running { ms: 1234 },
+            LeaseStage::Waiting,
+        ]
+        .into_iter()
+        .zip(0..)
+        .map(|(stage, number)| LeaseView {
+            node: NodeId(1),
+            name: String::from("m1"),
+            lease: Lease {
+                job: JobId(2),
+                range: QueryRange { first: 32 * number, count: 32 },
+                attempt: 1,
+                term: Term(7),
+            },
+            stage,
+        })
+        .filter(|view| worker.is_none_or(|worker| view.node == worker))
+        .collect())),
+        DetailQuery::Results(_) => {
+            let rows =
+                ["tabby", "tiger cat", "lynx"].iter().zip(17..).map(|(label, query)| result(query, label));
+            DetailData::Results(Gathered { rows: rows.collect(), more: true })
         }
+        DetailQuery::Preview(_) => DetailData::Lines(vec!["first".into(), "a long line ".repeat(20)]),
     }
+}
+
+fn all<T>(rows: Vec<T>) -> Gathered<T> {
+    Gathered { rows, more: false }
+}
+
+/// A row of results as a worker writes it.
+fn result(query: u64, label: &str) -> String {
+    let version = "7a".repeat(32);
+    format!(
+        r#"{{"query":{query},"name":"test-data/photo-{query:04}.jpg","label":"tabby","model":"squeezenet1.1","version":"{version}","output":{{"top5":[{{"index":281,"label":"{label}","probability":0.{query}5}},{{"index":7,"label":"cock","probability":0.01}}],"ms":{query}}},"worker":"m3","attempt":1}}"#
+    )
 }

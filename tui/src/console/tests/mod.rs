@@ -2,6 +2,7 @@
 
 mod dialogs;
 pub(in crate::console) mod fixtures;
+mod forms;
 mod pages;
 mod random;
 mod snapshots;

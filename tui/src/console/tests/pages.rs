@@ -2,13 +2,13 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{JobId, NodeId, Term};
-use idunno_shared::wire::control::{ClusterView, FolderEntry};
+use idunno_shared::wire::control::{ClusterView, FileKey, FileOrder, FolderEntry, Liveness, LogRole};
 use idunno_shared::wire::jobs::ServerState;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 
-use super::fixtures::{entry, fixture};
+use super::fixtures::{entry, fixture, member};
 use super::{enter, live, press, push, screen, shows};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::{JobRef, Palette, Verb};
@@ -22,8 +22,9 @@ use crate::tail::LogLine;
 
 const MONO: Theme = Theme { palette: Palette::Mono, unicode: false };
 
-fn files_page(entries: Vec<FolderEntry>, more: bool) -> FilesPage {
-    FilesPage { entries, more }
+/// The first page of so many files.
+fn files_page(entries: Vec<FolderEntry>, total: u64) -> FilesPage {
+    FilesPage { entries, first: 0, total }
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn every_page_shows_its_contents() {
         &mut state,
         Msg::Files(
             query,
-            Ok(files_page(vec![entry("docs/report.pdf"), FolderEntry::Folder("img/".into())], false)),
+            Ok(files_page(vec![entry("docs/report.pdf"), FolderEntry::Folder("img/".into())], 2)),
         ),
         1000,
     );
@@ -230,7 +231,6 @@ fn nothing_is_drawn_without_a_change() {
 fn the_selection_follows_the_row_not_the_line() {
     let mut state = live();
     press(&mut state, KeyCode::Down);
-    press(&mut state, KeyCode::Down);
     assert_eq!(state.selected().as_deref(), Some("m2"));
     let mut next = fixture();
     next.members.retain(|member| member.name.as_str() != "m1");
@@ -241,12 +241,16 @@ fn the_selection_follows_the_row_not_the_line() {
     push(&mut state, next, 4000);
     assert_eq!(state.selected(), None, "the selection never moves to another row by itself");
     assert_eq!(press(&mut state, KeyCode::Enter), []);
+    assert_eq!(
+        (state.selected().as_deref(), state.details.len()),
+        (Some("m3"), 0),
+        "only what is selected opens"
+    );
 }
 
 #[test]
 fn enter_opens_details_and_the_line_runs_commands() {
     let mut state = live();
-    press(&mut state, KeyCode::Down);
     assert_eq!(press(&mut state, KeyCode::Enter), [Effect::FetchDetail(DetailQuery::Stored(NodeId(1)))]);
     shows(
         &screen(&state, 100, 20, 2000),
@@ -304,18 +308,15 @@ fn visible_files_are_fetched_again_when_the_metadata_changes() {
     let mut state = live();
     let query = FilesQuery::default();
     assert_eq!(press(&mut state, KeyCode::Char('5')), [Effect::FetchFiles(query.clone())]);
-    assert_eq!(
-        update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![entry("a")], true))), 2100),
-        []
-    );
+    assert_eq!(update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![entry("a")], 5))), 2100), []);
     assert_eq!(push(&mut state, ClusterView { revision: 11, ..fixture() }, 2200), [], "not at once");
     assert_eq!(update(&mut state, Msg::Tick, 3300), [Effect::FetchFiles(query.clone())]);
     assert_eq!(push(&mut state, ClusterView { revision: 12, ..fixture() }, 9000), [], "one at a time");
-    update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![entry("a")], true))), 9100);
-    update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![entry("a")], true))), 9100);
-    let next = FilesQuery { after: Some(entry("a")), ..query.clone() };
+    update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![entry("a")], 5))), 9100);
+    update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![entry("a")], 5))), 9100);
+    let next = FilesQuery { first: 1, ..query.clone() };
     assert_eq!(press(&mut state, KeyCode::Char('n')), [Effect::FetchFiles(next)]);
-    update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![], false))), 9200);
+    update(&mut state, Msg::Files(query.clone(), Ok(files_page(vec![], 0))), 9200);
     assert_eq!(state.files.entries.len(), 1, "the answer to an abandoned query is dropped");
     assert_eq!(press(&mut state, KeyCode::Char('p')), [Effect::FetchFiles(query)]);
     press(&mut state, KeyCode::Char('/'));
@@ -370,4 +371,55 @@ fn the_console_starts_connecting() {
     let state = State::new("x".into());
     assert_eq!(state.connection, ConnectionState::Connecting);
     shows(&screen(&state, 100, 10, 0), &["◐ CONNECTING", "looking for the coordinator"]);
+}
+
+#[test]
+fn files_are_sorted_by_the_coordinator_and_the_position_is_visible() {
+    let mut state = live();
+    let query = FilesQuery::default();
+    assert_eq!(press(&mut state, KeyCode::Char('5')), [Effect::FetchFiles(query.clone())]);
+    let names: Vec<FolderEntry> = (0..200).map(|number| entry(&format!("f{number:03}"))).collect();
+    update(&mut state, Msg::Files(query, Ok(files_page(names, 1005))), 2000);
+    shows(&screen(&state, 80, 24, 2000), &["1-200 of 1,005"]);
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Char('>'));
+    // Names that ascend are the list's own order; sizes begin with the largest, of the whole list.
+    let [Effect::FetchFiles(query)] = &press(&mut state, KeyCode::Char('>'))[..] else { panic!("no query") };
+    let size = FileOrder { key: FileKey::Size, descending: true };
+    assert_eq!(*query, FilesQuery { order: size, ..FilesQuery::default() });
+    let mut largest = [entry("huge"), entry("small")];
+    for (entry, size) in largest.iter_mut().zip([9_000_000, 1]) {
+        let FolderEntry::File(file) = entry else { panic!("{entry:?}") };
+        file.size = size;
+    }
+    update(&mut state, Msg::Files(query.clone(), Ok(files_page(largest.to_vec(), 1005))), 2000);
+    let text = screen(&state, 100, 24, 2000);
+    shows(&text, &["SIZE ▼", "9.0 MB", "1-2 of 1,005"]);
+    assert!(text.find("huge") < text.find("small"), "{text}");
+    assert_eq!(state.selected().as_deref(), Some("huge"), "another order opens at its top");
+    // The next page is one of the same order.
+    let [Effect::FetchFiles(next)] = &press(&mut state, KeyCode::Char('n'))[..] else { panic!("no query") };
+    assert_eq!(*next, FilesQuery { first: 2, ..query.clone() });
+    let [Effect::FetchFiles(reversed)] = &press(&mut state, KeyCode::Char('!'))[..] else {
+        panic!("no query")
+    };
+    assert_eq!(
+        *reversed,
+        FilesQuery { order: FileOrder { descending: false, ..size }, ..FilesQuery::default() }
+    );
+}
+
+#[test]
+fn a_list_that_does_not_fit_says_where_it_is() {
+    let mut state = live();
+    assert!(!screen(&state, 80, 24, 2000).contains("1-4 of 4"), "all four members are visible");
+    let mut many = ClusterView { revision: 12, ..fixture() };
+    many.members = (1..=1234).map(|number| member(number, Liveness::Alive, LogRole::Spare)).collect();
+    push(&mut state, many, 3000);
+    shows(&screen(&state, 80, 24, 3000), &["1-19 of 1,234"]);
+    press(&mut state, KeyCode::Char('G'));
+    shows(&screen(&state, 80, 24, 3000), &["1,216-1,234 of 1,234"]);
+    press(&mut state, KeyCode::Char('3'));
+    push(&mut state, ClusterView { revision: 13, jobs_left_out: 8976, ..fixture() }, 4000);
+    shows(&screen(&state, 120, 24, 4000), &["1-2 of 2, 8,976 older ones"]);
 }

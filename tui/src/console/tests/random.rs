@@ -114,7 +114,7 @@ fn messages(step: &Step, state: &State) -> Vec<Msg> {
                 Msg::Files(
                     query,
                     if *succeeds {
-                        Ok(FilesPage { entries: vec![entry("a"), entry("b")], more: true })
+                        Ok(FilesPage { entries: vec![entry("a"), entry("b")], first: 0, total: 5 })
                     } else {
                         Err(QueryError::TooLarge)
                     },

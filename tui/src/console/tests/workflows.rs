@@ -7,6 +7,7 @@ use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, LogRole, 
 
 use super::fixtures::{busy_cluster, busy_details, fixture, member};
 use super::{enter, live, press, push, screen, shows};
+use crate::answer::jobs::CancelledJob;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::registry::entries;
 use crate::command::{JobRef, Verb};
@@ -26,7 +27,6 @@ fn keys(state: &State) -> Vec<&str> {
 fn any_column_sorts_and_the_selection_stays_on_its_row() {
     let mut state = live();
     assert_eq!(keys(&state), ["m1", "m2", "m3", "m10"]);
-    press(&mut state, KeyCode::Down);
     press(&mut state, KeyCode::Down);
     press(&mut state, KeyCode::Char(':'));
     enter(&mut state, "sort state");
@@ -126,10 +126,9 @@ fn the_header_shows_who_one_is_and_what_one_may() {
 #[test]
 fn copy_takes_the_selection_and_save_takes_the_page() {
     let mut state = live();
-    assert_eq!(press(&mut state, KeyCode::Char('y')), [], "nothing is selected");
-    press(&mut state, KeyCode::Down);
-    assert_eq!(press(&mut state, KeyCode::Char('y')), [Effect::Copy("m1".into())]);
-    let [Effect::Copy(row)] = &press(&mut state, KeyCode::Char('Y'))[..] else { panic!("no copy") };
+    assert_eq!(press(&mut state, KeyCode::Char('Y')), [Effect::Copy("m1".into())]);
+    let key = KeyEvent::new(KeyCode::Char('y'), KeyModifiers::CONTROL);
+    let [Effect::Copy(row)] = &update(&mut state, Msg::Key(key), 2000)[..] else { panic!("no copy") };
     assert!(row.starts_with("m1\tup\tcoordinator"), "{row}");
     press(&mut state, KeyCode::Char('S'));
     let [Effect::Save(path, text)] = &press(&mut state, KeyCode::Enter)[..] else {
@@ -174,7 +173,6 @@ fn events_record_the_failover_and_the_charts_show_a_gap() {
 fn enter_opens_details_and_escape_closes_them_in_reverse() {
     let mut state = busy_details(Page::Jobs, 2);
     shows(&screen(&state, 120, 40, 60_000), &["jobs > job-2", "the image is cut off", "photo-0001.jpg"]);
-    press(&mut state, KeyCode::Down);
     press(&mut state, KeyCode::Enter);
     assert!(
         matches!(&state.details[1].target, DetailTarget::File(name) if name.as_str().ends_with("photo-0000.jpg"))
@@ -195,7 +193,11 @@ fn folders_are_entered_and_left() {
     assert_eq!(query.prefix, "");
     assert_eq!(state.selected(), None, "its row has not arrived yet");
     let rows = vec![FolderEntry::Folder("docs/".into()), FolderEntry::Folder("test-data/".into())];
-    update(&mut state, Msg::Files(query.clone(), Ok(FilesPage { entries: rows, more: false })), 60_000);
+    update(
+        &mut state,
+        Msg::Files(query.clone(), Ok(FilesPage { entries: rows, first: 0, total: 2 })),
+        60_000,
+    );
     assert_eq!(state.selected().as_deref(), Some("test-data/"));
     let [Effect::FetchFiles(query)] = &press(&mut state, KeyCode::Char('t'))[..] else { panic!("no query") };
     assert!(query.flat);
@@ -332,10 +334,86 @@ fn the_line_shows_its_arguments_and_a_short_result_leaves_the_page_visible() {
 }
 
 #[test]
-fn enter_selects_first_and_opens_only_what_is_selected() {
+fn a_page_opens_with_its_first_row_selected() {
     let mut state = live();
+    assert_eq!(state.selected().as_deref(), Some("m1"));
     press(&mut state, KeyCode::Enter);
-    assert_eq!((state.selected().as_deref(), state.details.len()), (Some("m1"), 0));
-    press(&mut state, KeyCode::Enter);
-    assert_eq!(state.details.len(), 1);
+    assert_eq!(state.details.len(), 1, "the first Enter does something");
+    // Events that come move a selection down, and the screen with it: the newest would be out of sight.
+    let mut state = busy_cluster(Page::Members);
+    press(&mut state, KeyCode::Char('8'));
+    assert_eq!((state.selected(), state.events.list.is_empty()), (None, false));
+}
+
+#[test]
+fn results_show_answers_and_a_row_opens_with_all_that_it_has() {
+    let mut state = busy_details(Page::Jobs, 3);
+    let text = screen(&state, 80, 24, 60_000);
+    shows(&text, &["QUERY", "ANSWER", "PROBABILITY", "LABEL", "tiger cat", "0.185", "3+"]);
+    assert!(!text.contains("7a7a") && !text.contains("top5"), "{text}");
+    press(&mut state, KeyCode::Down);
+    assert_eq!(press(&mut state, KeyCode::Enter), []);
+    let text = screen(&state, 80, 40, 60_000);
+    shows(&text, &["jobs > job-2 > query 18", "\"probability\": 0.185", "\"worker\": \"m3\""]);
+    // Its version is longer than the screen is wide: it is wrapped, and on request cut.
+    update(&mut state, Msg::Resized(50, 40), 60_000);
+    let lines =
+        |state: &State| screen(state, 50, 40, 60_000).lines().filter(|line| line.contains("7a7a7a")).count();
+    assert_eq!(lines(&state), 2);
+    press(&mut state, KeyCode::Char('w'));
+    assert_eq!(lines(&state), 1);
+    press(&mut state, KeyCode::Esc);
+    assert_eq!((state.details.len(), state.selected().as_deref()), (1, Some("18")));
+}
+
+#[test]
+fn the_selection_is_described_shown_as_json_and_its_logs_are_a_key_away() {
+    let mut state = busy_cluster(Page::Jobs);
+    let stats = || Box::new(Verb::GetJobStats { job: Some(JobRef::Id(JobId(2))) });
+    assert_eq!(press(&mut state, KeyCode::Char('d')), [Effect::Run(1, stats())]);
+    press(&mut state, KeyCode::Esc);
+    assert_eq!(press(&mut state, KeyCode::Char('y')), [Effect::Run(2, stats())]);
+    let job = CancelledJob { job: "job-2".into() };
+    update(&mut state, Msg::Finished(2, Ok(Answer::new(&job, "job-2"))), 60_000);
+    shows(&screen(&state, 100, 24, 60_000), &["\"kind\": \"CancelledJob\",", "  \"job\": \"job-2\""]);
+    press(&mut state, KeyCode::Esc);
+    press(&mut state, KeyCode::Char('l'));
+    assert_eq!((state.page, state.log.filter()), (Page::Logs, "job-2"));
+
+    let mut state = busy_cluster(Page::Members);
+    press(&mut state, KeyCode::Char('l'));
+    let text = screen(&state, 100, 40, 60_000);
+    shows(&text, &["of m2 alone: Esc shows all", "m2 01:50:01.000"]);
+    assert!(!text.contains("m3 01:50:02.000"), "{text}");
+    assert_eq!(state.log_sources.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["m2"]);
+    press(&mut state, KeyCode::Esc);
+    shows(&screen(&state, 100, 40, 60_000), &["m3 01:50:02.000"]);
+
+    let mut state = busy_cluster(Page::Events);
+    assert_eq!(press(&mut state, KeyCode::Char('d')), []);
+    shows(&screen(&state, 100, 40, 2000), &["select a member, a job, a file or a model first"]);
+}
+
+#[test]
+fn an_empty_page_says_what_to_press() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char('8'));
+    shows(
+        &screen(&state, 120, 24, 2000),
+        &["nothing has happened since the console was opened: '7' shows the logs"],
+    );
+    push(&mut state, ClusterView { jobs: vec![], models: vec![], assignments: vec![], ..fixture() }, 2000);
+    for (page, texts) in [
+        ('3', &["no jobs yet: 'a n' adds one"][..]),
+        ('6', &["'a t' trains the predefined ones", "'a Y' adds one of your own"]),
+    ] {
+        press(&mut state, KeyCode::Char(page));
+        shows(&screen(&state, 120, 24, 2000), texts);
+    }
+    let [Effect::FetchFiles(query)] = &press(&mut state, KeyCode::Char('5'))[..] else { panic!("no query") };
+    update(&mut state, Msg::Files(query.clone(), Ok(FilesPage::default())), 2000);
+    shows(&screen(&state, 120, 24, 2000), &["no files: 'a u' stores one, 'a p' stores a folder"]);
+    state.read_only = true;
+    let text = screen(&state, 120, 24, 2000);
+    assert!(text.contains("no files") && !text.contains("stores one"), "{text}");
 }

@@ -1,7 +1,7 @@
 //! What surrounds the page: the header, the tabs, the bottom line.
 
 use ratatui::Frame;
-use ratatui::layout::{Position, Rect};
+use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
@@ -13,6 +13,7 @@ use crate::console::registry::{self, Item};
 use crate::console::state::{ConnectionState, ELECTING_MS, Mode, Page, STALE_AFTER_MS, State};
 use crate::console::text_field::TextField;
 use crate::console::theme::Tone;
+use crate::console::wrap::wrapped_words;
 
 pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u64) {
     let theme = state.theme;
@@ -130,7 +131,8 @@ pub(super) fn tabs(state: &State, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(Line::from(spans)), area);
 }
 
-pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
+/// The bottom line. `position` says where in its list the table is.
+pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect, position: Option<String>) {
     let theme = state.theme;
     match &state.mode {
         Mode::Line(line) => {
@@ -140,31 +142,39 @@ pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
         Mode::Filter { input, .. } => typed("/", input, frame, area),
         Mode::Help { input, .. } | Mode::Palette { input, .. } => typed("search: ", input, frame, area),
         Mode::Form(_) => {
-            notice_above(state, frame, area);
             let text = "Tab next field  Right accepts the suggestion  Enter runs  Esc cancels";
             frame.render_widget(Paragraph::new(text).style(theme.style(Tone::Dim)), area);
         }
-        Mode::Page | Mode::Result(_) | Mode::Confirm(_) => {
-            let line = match &state.notice {
-                Some(notice) => {
-                    let text = format!("{} {}", theme.glyph(notice.tone), notice.text);
-                    Line::styled(text, theme.style(notice.tone))
-                }
-                None => hints(state, usize::from(area.width)),
-            };
-            frame.render_widget(Paragraph::new(line), area);
-        }
+        Mode::Page | Mode::Result(_) | Mode::Confirm(_) => match &state.notice {
+            Some(notice) => {
+                let text = format!("{} {}", theme.glyph(notice.tone), notice.text);
+                let line = Line::styled(text, theme.style(notice.tone));
+                frame.render_widget(Paragraph::new(line), area);
+            }
+            None => hints_and_position(state, position.unwrap_or_default(), frame, area),
+        },
     }
 }
 
-/// While a line is typed the notice stands above it.
+/// While a line is typed the notice stands above it, on as many lines as it needs: it says what is wrong with the line.
 fn notice_above(state: &State, frame: &mut Frame<'_>, area: Rect) {
     if let Some(notice) = &state.notice {
-        let above = Rect { y: area.y.saturating_sub(1), ..area };
-        let text = Paragraph::new(notice.text.as_str()).style(state.theme.style(notice.tone));
+        let lines = wrapped_words(&notice.text, usize::from(area.width));
+        let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).min(area.y);
+        let above = Rect { y: area.y - height, height, ..area };
+        let lines: Vec<Line<'_>> = lines.into_iter().map(Line::raw).collect();
         frame.render_widget(Clear, above);
-        frame.render_widget(text, above);
+        frame.render_widget(Paragraph::new(lines).style(state.theme.style(notice.tone)), above);
     }
+}
+
+/// Hints for keys, and at the right the table's position.
+fn hints_and_position(state: &State, position: String, frame: &mut Frame<'_>, area: Rect) {
+    let width = u16::try_from(position.width()).unwrap_or(u16::MAX).min(area.width);
+    let [left, right] = Layout::horizontal([Constraint::Min(0), Constraint::Length(width)]).areas(area);
+    frame.render_widget(Paragraph::new(hints(state, usize::from(left.width))), left);
+    let position = Paragraph::new(position).style(state.theme.style(Tone::Dim));
+    frame.render_widget(position, right);
 }
 
 /// A key and what it does.

@@ -7,6 +7,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
+use super::empty::with_keys;
 use super::table;
 use crate::answer::{jobs, text};
 use crate::console::detail::{Detail, DetailTab, DetailTarget};
@@ -29,7 +30,7 @@ pub(super) fn areas(detail: &Detail, body: Rect) -> DetailAreas {
     let height = match detail.target {
         DetailTarget::Job(_) => 6,
         DetailTarget::Member { .. } => 5,
-        DetailTarget::File(_) => 3,
+        DetailTarget::File(_) | DetailTarget::Row { .. } => 3,
     };
     let [head, table] = Layout::vertical([Constraint::Max(height), Constraint::Min(1)]).areas(body);
     DetailAreas { head, table }
@@ -44,6 +45,7 @@ pub(super) fn draw(state: &State, detail: &Detail, frame: &mut Frame<'_>, area: 
             DetailTarget::Job(id) => job(state, *id, view, areas.head.width),
             DetailTarget::Member { id, .. } => member(state, *id, view),
             DetailTarget::File(_) => file(detail),
+            DetailTarget::Row { .. } => Vec::new(),
         });
     }
     // The tabs stand right above the table, however many figures fit.
@@ -53,7 +55,7 @@ pub(super) fn draw(state: &State, detail: &Detail, frame: &mut Frame<'_>, area: 
     lines.push(tabs(detail, theme));
     frame.render_widget(Paragraph::new(lines), areas.head);
     if detail.table.rows.is_empty() {
-        let text = Paragraph::new(empty_text(detail)).style(theme.style(Tone::Dim));
+        let text = Paragraph::new(empty_text(state, detail)).style(theme.style(Tone::Dim));
         frame.render_widget(text.wrap(Wrap { trim: true }), areas.table);
     } else {
         table::draw(state, frame, areas.table);
@@ -75,23 +77,38 @@ fn tabs(detail: &Detail, theme: Theme) -> Line<'static> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-fn empty_text(detail: &Detail) -> String {
+fn empty_text(state: &State, detail: &Detail) -> String {
     if let Some(error) = &detail.error {
         return printable(error);
     }
-    let text = match (&detail.data, detail.tab) {
-        _ if !detail.table.filter.is_empty() => "no row matches the filter; Esc clears it",
-        (None, _) if detail.in_flight.is_some() => "loading",
-        (Some(DetailData::DeadLetters(_)), _) => "no dead letters",
-        (Some(DetailData::Leases(_)), _) => "no batch is leased",
-        (Some(DetailData::Versions(versions)), _) if !versions.is_empty() => "an empty file: no extents",
-        (_, DetailTab::JobMembers) => "no worker has reported yet",
-        (_, DetailTab::JobBatches | DetailTab::JobDeadLetters | DetailTab::JobResults) => "no results yet",
-        (_, DetailTab::MemberFiles) => "no files are stored on this member",
-        (_, DetailTab::MemberModels | DetailTab::MemberBatches) => "the member's worker has not reported yet",
-        (_, DetailTab::FileExtents | DetailTab::FileVersions | DetailTab::FilePreview) => "nothing to show",
-    };
-    text.to_owned()
+    let start = [("start-job", "starts the job")];
+    match (&detail.data, detail.tab) {
+        _ if !detail.table.filter.is_empty() => String::from("no row matches the filter; Esc clears it"),
+        (None, _) if detail.in_flight.is_some() => String::from("loading"),
+        (Some(DetailData::DeadLetters(_)), _) => {
+            String::from("no dead letters: no query has failed for good")
+        }
+        (Some(DetailData::Leases(_)), DetailTab::JobBatches) => {
+            with_keys(state, "no batch is leased", &start)
+        }
+        (Some(DetailData::Leases(_)), _) => String::from("no batch is leased"),
+        (Some(DetailData::Versions(versions)), _) if !versions.is_empty() => {
+            String::from("an empty file: no extents")
+        }
+        (_, DetailTab::JobMembers) => with_keys(state, "no member works for it", &start),
+        (_, DetailTab::JobBatches | DetailTab::JobDeadLetters | DetailTab::JobResults) => {
+            with_keys(state, "no results yet", &start)
+        }
+        (_, DetailTab::MemberFiles) => {
+            with_keys(state, "no files are stored on this member", &[("put", "stores one")])
+        }
+        (_, DetailTab::MemberModels | DetailTab::MemberBatches) => {
+            with_keys(state, "the member's worker has not reported yet", &[("logs", "shows the logs")])
+        }
+        (_, DetailTab::FileExtents | DetailTab::FileVersions | DetailTab::FilePreview | DetailTab::Row) => {
+            String::from("nothing to show")
+        }
+    }
 }
 
 fn state_span(theme: Theme, state: &Cell) -> Span<'static> {

@@ -6,16 +6,21 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::overlay::framed;
+use super::table::cut;
+use crate::command::registry::Field;
 use crate::console::completion_names;
 use crate::console::form::{command_text, completions};
 use crate::console::layout::centred;
 use crate::console::operations::consequences;
 use crate::console::state::{ConfirmAction, ConfirmDialog, Form, State};
-use crate::console::theme::Tone;
+use crate::console::text_field::TextField;
+use crate::console::theme::{Theme, Tone};
+use crate::console::wrap::wrapped_words;
 
-/// Lines of a form besides its fields: border, help, hint, command.
-const FORM_OTHER_LINES: usize = 7;
-
+/// The widest form, without its border.
+const FORM_WIDTH_MAX: usize = 118;
+/// What the value of a field takes at least, where there is room.
+const VALUE_WIDTH: usize = 30;
 /// Completions of a field that are listed at once.
 const COMPLETIONS_MAX: usize = 5;
 
@@ -62,41 +67,73 @@ fn boxed(title: &str, lines: Vec<Line<'_>>, state: &State, frame: &mut Frame<'_>
 
 pub(super) fn form(state: &State, form: &Form, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
-    let labels: Vec<&str> =
-        form.entry.fields.iter().map(|field| field.flag.as_deref().unwrap_or(&field.value)).collect();
-    let widest = labels.iter().map(|label| label.width()).max().unwrap_or(0);
-    let mut lines = vec![Line::styled(form.entry.help.clone(), theme.style(Tone::Dim)), Line::raw("")];
-    // Where not all fields fit, those up to the focused one are shown.
-    let room = usize::from(area.height).saturating_sub(FORM_OTHER_LINES).max(1);
-    let first = (form.focus + 1).saturating_sub(room);
-    let fields = form.entry.fields.iter().zip(&form.inputs).enumerate();
-    for (index, (field, input)) in fields.skip(first).take(room) {
-        let is_focused = index == form.focus;
-        let value = match (field.takes_value, input.is_empty()) {
-            (false, true) => "[ ]",
-            (false, false) => "[x]",
-            (true, true) if !is_focused && !field.required => "-",
-            (true, _) => input.text(),
-        };
-        let tone = if is_focused { Tone::Selected } else { Tone::Plain };
-        let required = if field.required && input.is_empty() { " required:" } else { "" };
-        lines.push(Line::from(vec![
-            Span::styled(format!("{:<widest$} ", labels[index]), theme.style(Tone::Key)),
-            Span::styled(format!(" {value:<30} "), theme.style(tone)),
-            Span::styled(format!("{required} {}", field.help), theme.style(Tone::Dim)),
-        ]));
-    }
-    let takes_value = form.entry.fields[form.focus].takes_value;
+    let inside = usize::from(area.width.saturating_sub(2)).clamp(1, FORM_WIDTH_MAX);
+    let whole = |text: &str, tone: Tone| -> Vec<Line<'static>> {
+        wrapped_words(text, inside).into_iter().map(|line| Line::styled(line, theme.style(tone))).collect()
+    };
+    let focused = &form.entry.fields[form.focus];
+    let mut lines = whole(&form.entry.help, Tone::Dim);
     lines.push(Line::raw(""));
-    lines.push(Line::styled(form_hint(state, form), theme.style(Tone::Dim)));
-    lines.push(Line::styled(format!(":{}", command_text(form)), theme.style(Tone::Title)));
+    let above = lines.len();
+    let mut below = vec![Line::raw("")];
+    below.extend(whole(&field_help(focused, focused.required), Tone::Plain));
+    below.extend(whole(&form_hint(state, form), Tone::Dim));
+    below.extend(whole(&format!(":{}", command_text(form)), Tone::Title));
+    below.extend(form.error.iter().flat_map(|error| whole(error, Tone::Bad)));
+    // Where not all fields fit, those up to the focused one are shown.
+    let room = usize::from(area.height).saturating_sub(2 + above + below.len()).max(1);
+    let first = (form.focus + 1).saturating_sub(room);
+    let widest = form.entry.fields.iter().map(|field| label(field).width()).max().unwrap_or(0);
+    let fields = form.entry.fields.iter().zip(&form.inputs).enumerate().skip(first).take(room);
+    lines.extend(fields.map(|(index, (field, input))| {
+        let is_focused = index == form.focus;
+        field_line(field, input, is_focused, widest, inside, theme)
+    }));
+    lines.extend(below);
     let title = format!(" {} ", form.entry.name);
     let area = boxed(&title, lines, state, frame, area);
-    if takes_value {
+    if focused.takes_value {
         let x = usize::from(area.x) + 1 + widest + 2 + form.inputs[form.focus].before_cursor().width();
-        let y = usize::from(area.y) + 3 + form.focus - first;
-        frame.set_cursor_position(Position { x: inside(x, area.right()), y: inside(y, area.bottom()) });
+        let y = usize::from(area.y) + 1 + above + form.focus - first;
+        frame.set_cursor_position(Position {
+            x: inside_box(x, area.right()),
+            y: inside_box(y, area.bottom()),
+        });
     }
+}
+
+fn label(field: &Field) -> &str {
+    field.flag.as_deref().unwrap_or(&field.value)
+}
+
+fn field_help(field: &Field, is_missing: bool) -> String {
+    if is_missing { format!("required: {}", field.help) } else { field.help.clone() }
+}
+
+/// A field: its name, its value, and as much of its help as fits.
+fn field_line(
+    field: &Field,
+    input: &TextField,
+    is_focused: bool,
+    widest: usize,
+    width: usize,
+    theme: Theme,
+) -> Line<'static> {
+    let value = match (field.takes_value, input.is_empty()) {
+        (false, true) => "[ ]",
+        (false, false) => "[x]",
+        (true, true) if !is_focused && !field.required => "-",
+        (true, _) => input.text(),
+    };
+    let tone = if is_focused { Tone::Selected } else { Tone::Plain };
+    let value_width = VALUE_WIDTH.min(width.saturating_sub(widest + 3));
+    let room = width.saturating_sub(widest + 4 + value.width().max(value_width));
+    let help = cut(field_help(field, field.required && input.is_empty()), room);
+    Line::from(vec![
+        Span::styled(format!("{:<widest$} ", label(field)), theme.style(Tone::Key)),
+        Span::styled(format!(" {value:<value_width$} "), theme.style(tone)),
+        Span::styled(format!(" {help}"), theme.style(Tone::Dim)),
+    ])
 }
 
 fn form_hint(state: &State, form: &Form) -> String {
@@ -109,6 +146,6 @@ fn form_hint(state: &State, form: &Form) -> String {
 }
 
 /// A coordinate within a box that ends at `end`, border excluded.
-fn inside(value: usize, end: u16) -> u16 {
+fn inside_box(value: usize, end: u16) -> u16 {
     u16::try_from(value).unwrap_or(end).min(end.saturating_sub(2))
 }

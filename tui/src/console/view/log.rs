@@ -7,11 +7,11 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
-use unicode_width::UnicodeWidthChar;
 
 use crate::console::log_buffer::{LogBuffer, ShownLine, level_words};
 use crate::console::state::State;
 use crate::console::theme::{Theme, Tone};
+use crate::console::wrap::wrapped;
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
@@ -52,7 +52,9 @@ fn title(state: &State) -> Line<'static> {
         (false, new) => Span::styled(format!("held, {new} lines below{key}"), theme.style(Tone::Key)),
     };
     let level = format!("  {}", level_words(log.level));
+    let member = log.member.as_ref().map(|member| format!("  of {member} alone: Esc shows all"));
     let mut spans = vec![position, Span::styled(level, theme.style(Tone::Dim))];
+    spans.extend(member.map(|member| Span::styled(member, theme.style(Tone::Key))));
     for (on, word) in [(log.wrap, "wrapped"), (log.context, "with context")] {
         if on {
             spans.push(Span::styled(format!("  {word}"), theme.style(Tone::Dim)));
@@ -102,23 +104,6 @@ fn shortened(text: &str) -> Cow<'_, str> {
         }
         _ => Cow::Borrowed(text),
     }
-}
-
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut taken = 0;
-    for c in text.chars() {
-        let cells = c.width().unwrap_or(0);
-        if taken + cells > width {
-            lines.push(String::new());
-            taken = 0;
-        }
-        taken += cells;
-        if let Some(last) = lines.last_mut() {
-            last.push(c);
-        }
-    }
-    lines
 }
 
 /// The text with the matches of the filter highlighted.

@@ -3,11 +3,13 @@
 mod chrome;
 mod detail;
 mod dialog;
+mod empty;
 mod figures;
 mod help;
 mod log;
 mod overlay;
 mod overview;
+mod position;
 mod table;
 
 use ratatui::Frame;
@@ -52,7 +54,7 @@ pub fn view(state: &State, frame: &mut Frame<'_>, now_ms: u64) {
         Mode::Page if !state.pending_keys.is_empty() => overlay::key_menu(state, frame, layout.body),
         Mode::Page | Mode::Filter { .. } => {}
     }
-    chrome::status(state, frame, layout.status);
+    chrome::status(state, frame, layout.status, position::of(state, layout.body));
 }
 
 fn body(state: &State, frame: &mut Frame<'_>, area: Rect) {

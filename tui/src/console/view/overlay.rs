@@ -74,9 +74,9 @@ pub(super) fn result(state: &State, pane: ResultPane, frame: &mut Frame<'_>, are
             (format!(" {} ", operation.title), lines)
         }
         Some(result) => {
-            let first = pane.line.min(result.lines.len().saturating_sub(inside));
-            let lines =
-                result.lines[first..].iter().take(inside).map(|line| Line::raw(line.as_str())).collect();
+            let shown = result.shown(usize::from(area.width.saturating_sub(2)));
+            let first = pane.line.min(shown.len().saturating_sub(inside));
+            let lines = shown[first..].iter().take(inside).map(|line| Line::raw(line.clone())).collect();
             let tone = result.outcome.tone();
             (format!(" {} {}: {} ", theme.glyph(tone), result.outcome.word(), operation.title), lines)
         }

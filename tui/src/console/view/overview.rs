@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::{figures, table};
+use super::{empty, figures, table};
 use crate::answer::text;
 use crate::console::layout::WIDE;
 use crate::console::rate_history::{RateSeries, STEPS_MAX};
@@ -32,7 +32,7 @@ const CHART_MAX: usize = 8;
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let Some(view) = &state.view else {
-        let text = Paragraph::new(table::empty_text(state)).style(state.theme.style(Tone::Dim));
+        let text = Paragraph::new(empty::page(state)).style(state.theme.style(Tone::Dim));
         frame.render_widget(text.wrap(Wrap { trim: true }), area);
         return;
     };

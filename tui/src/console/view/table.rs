@@ -7,11 +7,11 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::console::state::{ConnectionState, Page, State};
-use crate::console::table::{Cell, Column, DataRow, DataTable, Mark};
+use super::empty;
+use crate::console::state::{Page, State};
+use crate::console::table::{Cell, Column, DataRow, DataTable, GAP, Mark};
 use crate::console::theme::{Theme, Tone};
 
-const GAP: usize = 2;
 const BAR_CELLS: usize = 10;
 /// What a text column needs to be worth its place.
 const TEXT_WIDTH: usize = 24;
@@ -21,7 +21,7 @@ const MEMBER_COLUMNS: usize = 2;
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
     let Some(table) = state.table().filter(|table| !table.rows.is_empty()) else {
-        let text = Paragraph::new(empty_text(state)).style(theme.style(Tone::Dim));
+        let text = Paragraph::new(empty::page(state)).style(theme.style(Tone::Dim));
         frame.render_widget(text.wrap(Wrap { trim: true }), area);
         return;
     };
@@ -64,38 +64,6 @@ pub fn column_at(state: &State, area: Rect, x: u16) -> Option<usize> {
         end += if *width > 0 { width + GAP } else { 0 };
         *width > 0 && usize::from(x) < end
     })
-}
-
-/// The text of an empty page.
-pub(super) fn empty_text(state: &State) -> String {
-    let text = match (&state.view, state.page) {
-        (_, Page::Events) => "no events since the console was opened",
-        (None, _) => match &state.connection {
-            ConnectionState::Waiting { .. } => {
-                "no coordinator found; is the cluster running? ':local up' starts a local one"
-            }
-            _ => "looking for the coordinator",
-        },
-        (Some(_), Page::Files) if state.details.is_empty() => {
-            return match (&state.files.error, &state.files.in_flight) {
-                (Some(error), _) => crate::tail::printable(error),
-                (None, Some(_)) => String::from("loading"),
-                (None, None) if !state.filter().is_empty() => {
-                    format!(
-                        "no name in {} starts with '{}'; Esc clears the filter",
-                        if state.files.folder.is_empty() { "the store" } else { &state.files.folder },
-                        state.filter()
-                    )
-                }
-                (None, None) => String::from("no files: ':put LOCAL SDFS' stores one"),
-            };
-        }
-        (Some(_), _) if !state.filter().is_empty() => "no row matches the filter; Esc clears it",
-        (Some(_), Page::Jobs) => "no jobs: ':add-job MODEL' adds one",
-        (Some(_), Page::Models) => "no models: ':train-start' trains the predefined ones",
-        (Some(_), _) => "no member has reported yet",
-    };
-    text.to_owned()
 }
 
 fn shown_text(cell: &Cell, theme: Theme) -> String {

@@ -11,6 +11,7 @@ use idunno_shared::wire::control::ControlRequest;
 
 use super::{STREAM, pages};
 use crate::answer::files::{DownloadedDataset, DownloadedFile, FileVersion, FileVersions, RenamedFile};
+use crate::answer::shown::Layout;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::execute::only_on_command_line;
@@ -32,7 +33,7 @@ pub async fn get(
     let progress = session.reporter.start(name.as_str(), 0, 0);
     let got = session.files().get_file(name, version, local, progress.as_ref()).await?;
     let path = local.display().to_string();
-    let text = format!("{name} version {}, {} bytes, in {path}", got.version, got.size);
+    let text = format!("{name} version {}, {} bytes, {}", got.version, got.size, place(local));
     Ok(beside_data(local, Answer::new(&DownloadedFile { path, version: FileVersion::from(&got) }, text)))
 }
 
@@ -57,7 +58,7 @@ pub async fn versions(
         ]);
     }
     let path = local.display().to_string();
-    let text = format!("{}\n{} in {path}", table.render(), text::count(got.len() as u64, "version"));
+    let text = format!("{}\n{} {}", table.render(), text::count(got.len() as u64, "version"), place(local));
     let versions = got.iter().map(FileVersion::from).collect();
     Ok(beside_data(local, Answer::new(&FileVersions { path, versions }, text)))
 }
@@ -178,7 +179,15 @@ pub(in crate::execute) fn check_target(path: &Path, force: bool) -> Result<(), F
 
 /// The answer of a command that has written data to `local`. Where standard output has the data, it has nothing else.
 fn beside_data(local: &Path, answer: Answer) -> Answer {
-    if is_stdout(local) { Answer::default().noted(Some(answer.text)) } else { answer }
+    if !is_stdout(local) {
+        return answer;
+    }
+    Answer::default().noted(Some(answer.text.render(Layout::Unlimited)))
+}
+
+/// Where the data went, as a person calls it.
+fn place(local: &Path) -> String {
+    if is_stdout(local) { String::from("on standard output") } else { format!("in {}", local.display()) }
 }
 
 #[cfg(test)]

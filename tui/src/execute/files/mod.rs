@@ -14,6 +14,7 @@ use idunno_shared::wire::refusal::Refusal;
 use super::members;
 use super::pages::page_limit;
 use crate::answer::files::{DeletedFile, File, FileList};
+use crate::answer::shown::Shown;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::{FilePatternError, GLOB_CHARACTERS};
@@ -98,7 +99,7 @@ pub(crate) async fn held_by(
 pub(crate) struct Page {
     pub(crate) files: Vec<FileSummary>,
     /// Whether files follow.
-    more: bool,
+    pub(crate) more: bool,
 }
 
 /// The first page, or `all` of them as one.
@@ -128,7 +129,7 @@ pub fn holder_names(file: &FileSummary, members: &[MemberView]) -> Vec<String> {
 }
 
 fn listing(page: &Page, members: &[MemberView]) -> Answer {
-    let mut table = Table::new("NAME >VERSION >KEPT >SIZE CREATED HOLDERS");
+    let mut table = Table::new("NAME >VERSION +>KEPT >SIZE +CREATED +HOLDERS");
     let mut items = Vec::new();
     for file in &page.files {
         let holders = holder_names(file, members);
@@ -142,9 +143,9 @@ fn listing(page: &Page, members: &[MemberView]) -> Answer {
         ]);
         items.push(File::new(file, holders));
     }
-    let mut text = if items.is_empty() { String::from("no files") } else { table.render() };
+    let mut text = if items.is_empty() { Shown::from("no files") } else { table.into() };
     if page.more {
-        text.push_str("\nmore files follow: --all lists them");
+        text = text.then("more files follow: --all lists them");
     }
     Answer::new(&FileList { items, more: page.more }, text)
 }

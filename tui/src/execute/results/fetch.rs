@@ -87,7 +87,7 @@ pub async fn get(
         RowFormat::Csv => csv::Columns::of(&view).table(&rows)?,
     };
     let answer = match local {
-        None => Answer { data: Data::Lines, text: written, ..Answer::default() }.noted(found.note),
+        None => Answer { data: Data::Lines, text: written.into(), ..Answer::default() }.noted(found.note),
         Some(path) => {
             let count = rows.len() as u64;
             let (document, text) = (ResultsFile::new(&view, count, &path), written_text(&view, count, &path));
