@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn the_number_of_blocks_is_bounded() {
         let groups: Vec<RowGroup> =
-            (0..BLOCKS_MAX as u64 + 1).map(|at| RowGroup { first: 2 * at, at: 4 + at }).collect();
+            (0..=BLOCKS_MAX as u64).map(|at| RowGroup { first: 2 * at, at: 4 + at }).collect();
         let blocks = blocks(&groups);
         assert_eq!(blocks.len(), BLOCKS_MAX / 2 + 1);
         assert_eq!(blocks[1], Block { first: 4, at: 6, extra_lines: 0 });

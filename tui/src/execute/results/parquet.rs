@@ -108,9 +108,6 @@ impl Write for Out {
 
 #[cfg(test)]
 mod tests {
-    use idunno_shared::wire::control::JobState;
-
-    use super::super::tests::job;
     use super::*;
 
     #[test]
@@ -126,6 +123,10 @@ mod tests {
     #[cfg(feature = "parquet")]
     #[tokio::test]
     async fn a_file_is_written_whole_or_not_at_all() {
+        use idunno_shared::wire::control::JobState;
+
+        use super::super::tests::job;
+
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("rows.parquet");
         let spool = Spool::create(&target, &job(JobState::Done, 2, 2, 0)).unwrap();

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A batch that ran, and whether it crashed.
+type RanBatch = (QueryRange, bool);
+
 impl Harness {
     /// The worker reports that its model is loaded or not, and wants nothing.
     fn report_loaded(&mut self, node: u64, is_loaded: bool) {
@@ -12,7 +15,7 @@ impl Harness {
 
     /// Four workers in turn run what they are leased, until nothing is left; a batch with this query crashes. Returns the
     /// batches in order, each with whether it crashed, and the dead queries with their attempts.
-    fn run_with_crashing(&mut self, query: u64) -> (Vec<(QueryRange, bool)>, Vec<(u64, u32)>) {
+    fn run_with_crashing(&mut self, query: u64) -> (Vec<RanBatch>, Vec<(u64, u32)>) {
         let (mut ran, mut dead_letters) = (Vec::new(), Vec::new());
         for turn in 0..200u64 {
             let node = turn % 4 + 1;
