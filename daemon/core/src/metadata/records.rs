@@ -116,7 +116,10 @@ impl Records {
     /// The last so many bytes of the file: the extents in which they lie, and the bytes of the first before them.
     pub fn end(&self, bytes: u64) -> (Vec<BlobRef>, u64) {
         let (mut extents, mut held) = (Vec::new(), 0);
-        for extent in self.extents.iter().rev().take_while(|_| held < bytes) {
+        for extent in self.extents.iter().rev() {
+            if held >= bytes {
+                break;
+            }
             held += extent.size;
             extents.push(*extent);
         }

@@ -8,10 +8,10 @@ use arrow_array::temporal_conversions::{
 };
 use arrow_array::types::{
     ArrowPrimitiveType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type,
-    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType,
-    Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    DecimalType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, StructArray};
 use arrow_schema::{DataType, TimeUnit};
@@ -95,18 +95,10 @@ impl Json {
             DataType::Float16 => self.float(array.as_primitive::<Float16Type>().value(row).to_f32()),
             DataType::Float32 => self.float(array.as_primitive::<Float32Type>().value(row)),
             DataType::Float64 => self.double(array.as_primitive::<Float64Type>().value(row)),
-            DataType::Decimal32(..) => {
-                self.text += &array.as_primitive::<Decimal32Type>().value_as_string(row)
-            }
-            DataType::Decimal64(..) => {
-                self.text += &array.as_primitive::<Decimal64Type>().value_as_string(row)
-            }
-            DataType::Decimal128(..) => {
-                self.text += &array.as_primitive::<Decimal128Type>().value_as_string(row)
-            }
-            DataType::Decimal256(..) => {
-                self.text += &array.as_primitive::<Decimal256Type>().value_as_string(row)
-            }
+            DataType::Decimal32(..) => self.decimal::<Decimal32Type>(array, row),
+            DataType::Decimal64(..) => self.decimal::<Decimal64Type>(array, row),
+            DataType::Decimal128(..) => self.decimal::<Decimal128Type>(array, row),
+            DataType::Decimal256(..) => self.decimal::<Decimal256Type>(array, row),
             DataType::Date32
             | DataType::Date64
             | DataType::Time32(_)
@@ -136,6 +128,10 @@ impl Json {
 
     fn number<T: ArrowPrimitiveType<Native: ToString>>(&mut self, array: &dyn Array, row: usize) {
         self.plain(&array.as_primitive::<T>().value(row));
+    }
+
+    fn decimal<T: DecimalType + ArrowPrimitiveType>(&mut self, array: &dyn Array, row: usize) {
+        self.text += &array.as_primitive::<T>().value_as_string(row);
     }
 
     fn float(&mut self, value: f32) {
