@@ -71,10 +71,10 @@ def test_a_group_is_used_only_if_it_was_delegated(unit: Path) -> None:
 def test_the_units_processes_make_room_for_groups(unit: Path) -> None:
     (unit / "cgroup.procs").write_text("17")
     (unit / "runner-left").mkdir()
-    write_group(unit / "runner-anothers", OF_A_RUNNER)
+    write_group(unit / "runner-other", OF_A_RUNNER)
     cgroups = Cgroups(unit)
     assert not (unit / "runner-left").exists()
-    assert not (unit / "runner-anothers" / "cgroup.kill").read_text(), "another server may run there"
+    assert not (unit / "runner-other" / "cgroup.kill").read_text(), "another server may run there"
     assert (cgroups.are_there, cgroups.bounds_memory) == (True, True)
     assert (unit / MAIN / "cgroup.procs").read_text() == "17"
     assert (unit / "cgroup.subtree_control").read_text() == "+memory"

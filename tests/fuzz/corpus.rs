@@ -28,7 +28,7 @@ use crate::generate::{self, Shapes};
 
 /// Set to `write` to rewrite the newest version's file.
 const WRITE_VARIABLE: &str = "IDUNNO_CORPUS";
-const DRAWS: usize = 400_000;
+const DRAWS: usize = 800_000;
 /// Longer values are skipped: they add no shapes.
 const BYTES_MAX: usize = 4_096;
 

@@ -67,7 +67,8 @@ fn the_other_queries_are_answered_before_a_query_crashes_alone() {
     let count = crashing.len() as u64;
     let (first, all) = crashes(10_000, 64, crashing);
     println!("{count} queries of 10,000: {first} crashes until the others are answered, {all} in all");
-    assert!(all <= CRASHES_PER_QUERY * count, "{all} crashes");
+    // A batch that runs on two workers crashes on both.
+    assert!(all <= CRASHES_PER_QUERY * count + 4, "{all} crashes");
     // A worker that would be idle while others run the last batches takes what is in quarantine.
     assert!(first <= 2 * count + 4, "{first} crashes before the others were answered");
 }

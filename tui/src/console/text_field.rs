@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(typed(&[KeyCode::Char('p'), KeyCode::Char('h')]), "ph");
         assert_eq!(typed(&[KeyCode::Backspace, KeyCode::Char('p')]), "p");
         assert_eq!(typed(&[KeyCode::End, KeyCode::Char('2')]), "test-data2");
-        assert_eq!(typed(&[KeyCode::Left, KeyCode::Backspace]), "test-daa");
+        assert_eq!(typed(&[KeyCode::Left, KeyCode::Char('1')]), "test-dat1a");
         let mut pasted = TextField::preset("test-data");
         pasted.insert("photos");
         assert_eq!(pasted.text(), "photos");
