@@ -53,7 +53,8 @@ mod model_servers;
 mod orphans;
 #[cfg(test)]
 mod packages;
-#[cfg(all(test, feature = "parquet"))]
+#[cfg(test)]
+#[cfg(feature = "parquet")]
 mod parquet;
 #[cfg(test)]
 mod power_cut;

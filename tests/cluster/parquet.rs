@@ -44,10 +44,10 @@ fn write(path: &Path) {
         ("stars", Arc::new(Int64Array::from_iter_values((0..ROWS).map(|row| 1 + row % 9))), true),
         (
             "price",
-            Arc::new(Float64Array::from_iter((0..ROWS).map(|row| (row % 2 == 0).then_some(0.5)))),
+            Arc::new((0..ROWS).map(|row| (row % 2 == 0).then_some(0.5)).collect::<Float64Array>()),
             true,
         ),
-        ("text", Arc::new(StringArray::from_iter((0..ROWS).map(text))), true),
+        ("text", Arc::new((0..ROWS).map(text).collect::<StringArray>()), true),
     ];
     let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
