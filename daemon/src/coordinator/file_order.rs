@@ -71,13 +71,10 @@ impl Row<'_> {
     }
 
     /// Folders come before what has a value, and equal values are in the order of their names.
-    fn compare(&self, other: &Self, order: FileOrder) -> Ordering {
-        let (by_value, by_name) = (self.value.cmp(&other.value), self.name.cmp(other.name));
-        match (order.key, order.descending) {
-            (FileKey::Name, true) => by_name.reverse(),
-            (_, true) => by_value.reverse().then(by_name),
-            (_, false) => by_value.then(by_name),
-        }
+    fn compare(&self, other: &Self, descending: bool) -> Ordering {
+        let by_value = self.value.cmp(&other.value);
+        let by_value = if descending { by_value.reverse() } else { by_value };
+        by_value.then_with(|| self.name.cmp(other.name))
     }
 }
 
@@ -124,14 +121,21 @@ fn value(state: &State, file: &FileRecord, key: FileKey, is_live: &impl Fn(NodeI
     }
 }
 
-/// The rows from `first` on, `limit` at most, in their order; the others stay unsorted.
+/// The rows from `first` on, `limit` at most, in their order; the others stay unsorted. They come in name order.
 fn window<'r, 'a>(
     rows: &'r mut [Row<'a>],
     first: usize,
     limit: usize,
     order: FileOrder,
 ) -> &'r mut [Row<'a>] {
-    let compare = |a: &Row<'_>, b: &Row<'_>| a.compare(b, order);
+    if order.key == FileKey::Name {
+        if order.descending {
+            rows.reverse();
+        }
+        let end = rows.len().min(first + limit);
+        return rows.get_mut(first..end).unwrap_or_default();
+    }
+    let compare = |a: &Row<'_>, b: &Row<'_>| a.compare(b, order.descending);
     if first > 0 && first < rows.len() {
         rows.select_nth_unstable_by(first, compare);
     }

@@ -245,7 +245,9 @@ impl<'a> BatchRun<'a> {
             let served = answers.version.unwrap_or_else(|| String::from("none"));
             return Err(ServerError::WrongVersion { served, expected });
         }
-        self.rows.reserve(answers.rows.iter().map(RowAnswer::bytes).sum::<usize>().min(ROWS_BYTES_MAX));
+        let row_bytes = |answer: &RowAnswer| answer.bytes() + self.row_context.bytes();
+        let bytes = answers.rows.iter().map(row_bytes).sum::<usize>();
+        self.rows.reserve(bytes.min(ROWS_BYTES_MAX));
         for (&position, answer) in positions.iter().zip(&answers.rows) {
             self.record_answer(position, answer);
             if self.is_full {

@@ -6,10 +6,10 @@ use bytes::BytesMut;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::RecordsGrant;
-use lru::LruCache;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
+use super::recent_bytes::RecentBytes;
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
 
 pub const CACHE_BYTES_MAX: u64 = 128 << 20;
@@ -30,32 +30,15 @@ pub enum ReadRecordsError {
     Aborted(#[from] tokio::task::JoinError),
 }
 
-/// A cache of extents. What it drops is freed at once, which a concurrent cache with deferred reclamation does not promise.
+/// A cache of extents.
 pub struct ExtentCache {
     /// Locked while an extent is read: concurrent batches often need the same one.
-    recent: Mutex<RecentExtents>,
-}
-
-struct RecentExtents {
-    by_digest: LruCache<Digest, FetchedBytes>,
-    bytes: u64,
-}
-
-impl RecentExtents {
-    fn add(&mut self, digest: Digest, extent: FetchedBytes) {
-        self.bytes += extent.bytes.len() as u64;
-        self.by_digest.push(digest, extent);
-        while self.bytes > CACHE_BYTES_MAX
-            && let Some((_, oldest)) = self.by_digest.pop_lru()
-        {
-            self.bytes -= oldest.bytes.len() as u64;
-        }
-    }
+    recent: Mutex<RecentBytes<Digest>>,
 }
 
 impl Default for ExtentCache {
     fn default() -> Self {
-        Self { recent: Mutex::new(RecentExtents { by_digest: LruCache::unbounded(), bytes: 0 }) }
+        Self { recent: Mutex::new(RecentBytes::new(CACHE_BYTES_MAX)) }
     }
 }
 
@@ -91,9 +74,7 @@ impl ExtentCache {
     }
 
     pub async fn clear(&self) {
-        let mut recent = self.recent.lock().await;
-        recent.by_digest.clear();
-        recent.bytes = 0;
+        self.recent.lock().await.clear();
     }
 
     async fn extent(
@@ -103,8 +84,8 @@ impl ExtentCache {
     ) -> Result<FetchedBytes, ReadRecordsError> {
         let digest = placed.blob.digest;
         let mut recent = self.recent.lock().await;
-        if let Some(extent) = recent.by_digest.get(&digest) {
-            return Ok(extent.clone());
+        if let Some(extent) = recent.get(&digest) {
+            return Ok(extent);
         }
         let fetched = store.fetch(std::slice::from_ref(placed)).await.pop();
         let extent = fetched.ok_or(ReadRecordsError::NoBlob(digest))??;

@@ -39,6 +39,7 @@ pub mod models;
 pub mod open_inference;
 pub mod packages;
 pub mod protocol;
+mod recent_bytes;
 pub mod records;
 pub mod requests;
 pub mod result_merge;

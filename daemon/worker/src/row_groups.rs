@@ -13,11 +13,11 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::{FooterGrant, RecordsGrant};
 use idunno_shared::wire::records::ParquetLayout;
-use lru::LruCache;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::extents::ReadRecordsError;
+use super::recent_bytes::RecentBytes;
 use super::traits::{FetchedBytes, FileStore};
 use crate::json_text::JsonText;
 use crate::records::Record;
@@ -41,8 +41,7 @@ pub struct RowGroupCache {
 
 struct Recent {
     footers: Vec<(PartKey, Footer)>,
-    parts: LruCache<PartKey, FetchedBytes>,
-    bytes: u64,
+    parts: RecentBytes<PartKey>,
 }
 
 /// A part by its content: what it lies in never changes.
@@ -64,7 +63,7 @@ struct Part {
 
 impl Default for RowGroupCache {
     fn default() -> Self {
-        let recent = Recent { footers: Vec::new(), parts: LruCache::unbounded(), bytes: 0 };
+        let recent = Recent { footers: Vec::new(), parts: RecentBytes::new(CACHE_BYTES_MAX) };
         Self { recent: Mutex::new(recent) }
     }
 }
@@ -101,7 +100,6 @@ impl RowGroupCache {
         let mut recent = self.recent.lock().await;
         recent.footers.clear();
         recent.parts.clear();
-        recent.bytes = 0;
     }
 }
 
@@ -136,7 +134,7 @@ impl Recent {
         parts: &[Part],
     ) -> Result<Vec<FetchedBytes>, ReadRecordsError> {
         let mut found: Vec<Option<FetchedBytes>> =
-            parts.iter().map(|part| self.parts.get(&part.key(extents)).cloned()).collect();
+            parts.iter().map(|part| self.parts.get(&part.key(extents))).collect();
         let mut missing: Vec<(usize, BytesMut, bool)> = (0..parts.len())
             .filter(|at| found[*at].is_none())
             .map(|at| (at, BytesMut::new(), true))
@@ -161,20 +159,10 @@ impl Recent {
                 return Err(ReadRecordsError::Truncated { missing: part.bytes - bytes.len() });
             }
             let fetched = FetchedBytes { bytes: bytes.freeze(), is_local };
-            self.add(part.key(extents), fetched.clone());
+            self.parts.add(part.key(extents), fetched.clone());
             found[at] = Some(fetched);
         }
         Ok(found.into_iter().flatten().collect())
-    }
-
-    fn add(&mut self, key: PartKey, part: FetchedBytes) {
-        self.bytes += part.bytes.len() as u64;
-        self.parts.push(key, part);
-        while self.bytes > CACHE_BYTES_MAX
-            && let Some((_, oldest)) = self.parts.pop_lru()
-        {
-            self.bytes -= oldest.bytes.len() as u64;
-        }
     }
 }
 

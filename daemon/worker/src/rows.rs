@@ -28,6 +28,11 @@ impl RowContext {
             worker_and_attempt: format!(",\"worker\":{worker},\"attempt\":{attempt}}}\n"),
         }
     }
+
+    /// What it takes of each row.
+    pub fn bytes(&self) -> usize {
+        self.model_and_version.len() + self.worker_and_attempt.len()
+    }
 }
 
 /// What a row calls its input.

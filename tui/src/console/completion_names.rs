@@ -5,14 +5,12 @@ use std::collections::BTreeSet;
 use idunno_shared::folders;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ClusterView, FolderEntry};
+use idunno_shared::wire::records::DATASET_ENDINGS;
 
 use super::state::{Mode, State};
 use crate::command::line::{self, CompletionNames};
 use crate::command::registry::Field;
 use crate::execute::job_ref;
-
-/// Endings of files that are data sets by themselves.
-const RECORDS: [&str; 5] = [".jsonl", ".ndjson", ".csv", ".tsv", ".list"];
 
 pub fn of(state: &State) -> CompletionNames {
     let name = |entry: &FolderEntry| match entry {
@@ -53,9 +51,14 @@ fn datasets(view: Option<&ClusterView>, files: &[String]) -> Vec<String> {
     let is_own = |name: &str| name.parse::<FileName>().is_ok_and(|name| folders::of_cluster(&name).is_none());
     let listed = files.iter().filter_map(|name| match name.strip_suffix('/') {
         Some(folder) => Some(folder),
-        None => RECORDS.iter().any(|ending| name.ends_with(ending)).then_some(name.as_str()),
+        None => is_dataset_file(name).then_some(name.as_str()),
     });
     let mut names: BTreeSet<String> = listed.filter(|name| is_own(name)).map(str::to_owned).collect();
     names.extend(view.iter().flat_map(|view| &view.jobs).map(|job| job.dataset.to_string()));
     names.into_iter().collect()
+}
+
+fn is_dataset_file(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending);
+    ending.is_some_and(|ending| DATASET_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending)))
 }

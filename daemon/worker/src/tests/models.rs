@@ -2,6 +2,7 @@
 
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::jobs::{ServerState, Training};
+use idunno_shared::wire::resources::WorkerResources;
 use serde_json::json;
 
 use super::super::testing::fake_server::FakeServer;
@@ -38,7 +39,8 @@ async fn reports_have_the_devices_and_runners_until_the_server_is_down() {
     harness
         .until("they are gone", |state| {
             state.reports.last().is_some_and(|report| {
-                matches!(report.server, ServerState::Down(_)) && report.resources.is_empty()
+                let WorkerResources { devices, runners, .. } = &report.resources;
+                matches!(report.server, ServerState::Down(_)) && devices.is_empty() && runners.is_empty()
             })
         })
         .await;

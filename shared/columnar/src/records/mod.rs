@@ -19,7 +19,8 @@ mod decode;
 mod footer;
 #[cfg(feature = "parquet")]
 mod json;
-#[cfg(all(test, feature = "parquet"))]
+#[cfg(test)]
+#[cfg(feature = "parquet")]
 mod tests;
 
 use bytes::Bytes;

@@ -8,6 +8,7 @@ use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
+use parquet::file::metadata::RowGroupMetaData;
 
 use super::types::ColumnType::{self, Bool, Float, Int, Json, Text};
 use super::*;
@@ -139,7 +140,7 @@ fn many_rows_become_row_groups_that_are_compressed() {
     let bytes = written(Some(&[]), &rows);
     let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap();
     let metadata = reader.metadata();
-    let counts: Vec<i64> = metadata.row_groups().iter().map(|group| group.num_rows()).collect();
+    let counts: Vec<i64> = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
     assert_eq!(counts, [122_880, 120]);
     let chunk = metadata.row_group(0).column(4);
     assert!(matches!(chunk.compression(), Compression::ZSTD(_)), "{:?}", chunk.compression());

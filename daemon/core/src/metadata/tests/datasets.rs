@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU64;
 
+use idunno_shared::wire::records::DATASET_ENDINGS;
+
 use super::*;
 
 #[test]
@@ -193,4 +195,16 @@ fn a_job_that_follows_another_runs_when_that_is_done_and_not_before() {
     assert_eq!(code(fixture.change(after(third, second))), RefusalCode::Conflict);
     fixture.change(after(third, first)).unwrap();
     assert_eq!(state(&fixture, third), JobState::Running, "it is done already");
+}
+
+#[test]
+fn a_file_with_the_ending_of_a_dataset_is_one() {
+    let mut fixture = Fixture::default();
+    for ending in DATASET_ENDINGS {
+        let name = format!("all.{ending}");
+        fixture.apply(commit(vec![file(&name, ending)])).unwrap();
+        assert!(fixture.state.dataset_file(&name.parse().unwrap()).is_some(), "{name}");
+    }
+    fixture.apply(commit(vec![file("all.txt", "text")])).unwrap();
+    assert!(fixture.state.dataset_file(&"all.txt".parse().unwrap()).is_none());
 }
