@@ -76,19 +76,9 @@ pub fn weights(state: &State, inputs: &mut InputCache, lease: Lease) -> Vec<usiz
     let Some((job, records)) = job.and_then(|job| Some((job, job.records.as_deref()?))) else {
         return inputs.queries(state, lease).iter().map(|(_, query)| query.extents.len()).collect();
     };
-    // What lies between two records is read, too.
-    let mut next = job.input_of(lease.range.first);
-    let mut block = records.block_of(next);
-    let weight = |query| {
-        let record = job.input_of(query);
-        if !block.records.contains(&record) {
-            block = records.block_of(record);
-        }
-        let bytes = block.bytes_each.saturating_mul(record + 1 - next);
-        next = record + 1;
-        usize::try_from(bytes / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX)
-    };
-    lease.range.queries().map(weight).collect()
+    let numbers = lease.range.queries().map(|query| job.input_of(query));
+    let weight = |bytes: u64| usize::try_from(bytes / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
+    records.bytes_of_each(numbers).map(weight).collect()
 }
 
 /// Shortens leases to what fits into one answer. `shorten` returns what is left of a lease; `sizes` are the extents of each

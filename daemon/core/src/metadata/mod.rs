@@ -69,7 +69,7 @@ pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEP
 pub use pins::{
     CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, FolderIndex, FolderPart, PinnedFolder, RELEASED_PER_COMMAND_MAX,
 };
-pub use records::{Block, RECORD_BYTES_MAX, RecordBlock, RecordSpan, Records};
+pub use records::{Block, RECORD_BYTES_MAX, RecordSpan, Records};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
 pub use views::{STORED_VISITED_MAX, StoredPage};
 

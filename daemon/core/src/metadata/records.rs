@@ -79,12 +79,11 @@ struct BlockBounds {
 }
 
 /// Records that are always read together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordBlock {
+struct RecordBlock {
     /// Their numbers.
-    pub records: Range<u64>,
+    records: Range<u64>,
     /// What a record takes of a reader's memory: its share of the block, which is always read whole.
-    pub bytes_each: u64,
+    bytes_each: u64,
 }
 
 impl Records {
@@ -105,10 +104,23 @@ impl Records {
         BlockBounds { from: begin.at, to, first: begin.first, line }
     }
 
-    /// The block that a record is in. Of rows of Parquet, which is compressed, the bytes are those that the footer says.
-    pub fn block_of(&self, index: u64) -> RecordBlock {
-        let BlockBounds { from, to, first, .. } = self.bounds(&(index..index + 1));
-        let next = self.blocks.partition_point(|block| block.first <= index);
+    /// What reading each of these records takes of a reader's memory, in bytes, with what lies between it and the one before,
+    /// which is read, too. They are in order.
+    pub fn bytes_of_each(&self, records: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
+        let (mut block, mut next) = (RecordBlock { records: 0..0, bytes_each: 0 }, None);
+        records.map(move |record| {
+            if !block.records.contains(&record) {
+                block = self.block_of(record);
+            }
+            let count = record + 1 - next.replace(record + 1).unwrap_or(record);
+            block.bytes_each.saturating_mul(count)
+        })
+    }
+
+    /// Of rows of Parquet, which is compressed, the bytes are those that the footer says.
+    fn block_of(&self, record: u64) -> RecordBlock {
+        let BlockBounds { from, to, first, .. } = self.bounds(&(record..record + 1));
+        let next = self.blocks.partition_point(|block| block.first <= record);
         let end = self.blocks.get(next).map_or(self.count, |block| block.first);
         let bytes_each = match self.format {
             RecordFormat::Parquet(ParquetLayout { row_bytes, .. }) => row_bytes,
@@ -195,9 +207,9 @@ mod tests {
         assert_eq!(span(5, 3), (2, 60, 90, 1));
         assert_eq!(span(9, 1), (1, 50, 50, 1));
         assert_eq!(span(0, 10), (2, 10, 190, 0));
-        let bytes_of = |index| records.block_of(index).bytes_each;
-        assert_eq!((bytes_of(3), bytes_of(4), bytes_of(9)), (13, 23, 25));
-        assert_eq!(records.block_of(3).records, 0..4);
+        // Between 4 and 9 lie four others.
+        let bytes: Vec<u64> = records.bytes_of_each([3, 4, 9].into_iter()).collect();
+        assert_eq!(bytes, [13, 23, 5 * 25]);
         assert_eq!(records.name(9).unwrap().as_str(), "d.jsonl:10");
         assert_eq!(records.name(10), None);
         assert_eq!((records.span(&(9..10)).extents_at, records.span(&(0..1)).extents_at), (100, 0));
@@ -217,6 +229,6 @@ mod tests {
             row_bytes: 70_000,
         };
         let records = Records { format: RecordFormat::Parquet(layout), ..records(&[100], &[(0, 4)], 10) };
-        assert_eq!(records.block_of(3).bytes_each, 70_000);
+        assert_eq!(records.bytes_of_each(3..4).next(), Some(70_000));
     }
 }
