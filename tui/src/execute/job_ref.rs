@@ -39,7 +39,7 @@ pub struct Resolved {
 pub enum JobRefError {
     /// There is no such job.
     #[error(
-        "there is no job named {name}, and no job of a model {name}{meant}: get-job-stats lists the jobs"
+        "there is no job named {name}, and no job of a model {name}: get-job-stats lists the jobs{meant}"
     )]
     Unknown {
         /// What was given.
@@ -275,7 +275,10 @@ mod tests {
         let error = meant(&views, "lenet", Scope::Any).unwrap_err();
         assert!(error.contains("no job named lenet") && !error.contains("did you mean"), "{error}");
         let error = meant(&views, "sqeezenet", Scope::Any).unwrap_err();
-        assert!(error.contains("a model sqeezenet; did you mean squeezenet1.1?"), "{error}");
+        assert!(
+            error.contains("a model sqeezenet: get-job-stats lists the jobs; did you mean squeezenet1.1?"),
+            "{error}"
+        );
     }
 
     #[test]

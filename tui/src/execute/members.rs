@@ -50,7 +50,7 @@ pub async fn find(session: &Session, member: &MemberRef) -> Result<MemberView, F
         MemberRef::Name(name) => did_you_mean(name.as_str(), members.iter().map(|view| view.name.as_str())),
         MemberRef::Address(_) => String::new(),
     };
-    let message = format!("there is no member '{member}'{meant}: list_mem lists the members");
+    let message = format!("there is no member '{member}': list_mem lists the members{meant}");
     Err(Failure::new(Exit::NotFound, message))
 }
 
