@@ -310,6 +310,15 @@ async fn a_revoked_identity_is_refused_at_once_everywhere_and_after_restarts() {
 
     // All are killed and started again; the member without the log must not wait for anybody to tell it.
     let all = cluster.up();
+    for &index in &all {
+        let member = &cluster.members[index];
+        let file = member.data_dir.join("revoked.json");
+        let is_kept = async || match std::fs::read_to_string(&file) {
+            Ok(names) if names.contains("anna") => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        cluster.eventually(&format!("{} keeps the revocation", member.name), SOON, is_kept).await;
+    }
     cluster.kill(&all);
     cluster.restart(&all).await;
     for index in all {

@@ -36,7 +36,7 @@ pub struct Settings {
     /// This member's name [default: the host name]
     #[arg(long, env = "IDUNNO_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// URL of a model server that is run separately, or 'none' [default: http://127.0.0.1:8080, with a [[backend]] 'none']
+    /// URL of a model server that is run separately, or 'none' [default: http://127.0.0.1:8080, or 'none' beside a backend]
     #[arg(long, env = "IDUNNO_MODEL_SERVER_URL", value_name = "URL")]
     pub model_server_url: Option<String>,
     /// Python interpreter with idunno_model_server installed: run and supervise the model server with it

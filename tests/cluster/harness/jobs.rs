@@ -32,7 +32,7 @@ pub(crate) struct ResultRow {
 }
 
 /// A directory with a labelled data set, made once: `kind` is `digits` or `photos`.
-pub(crate) async fn dataset(kind: &str, images: u32) -> PathBuf {
+pub(crate) async fn dataset(kind: &str, images: u64) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::const_new(());
     let _one_at_a_time = MAKING.lock().await;
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kind}-{images}"));

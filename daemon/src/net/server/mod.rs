@@ -8,7 +8,7 @@
 //! requests wait, further answers are refused); the size of a request by role ([`roles::request_bytes_max`]); [`CALLS_MAX`] requests of one connection in progress at once (its reader pauses
 //! beyond), [`HELLO_TIMEOUT`] for the handshake and the hello, [`WRITE_TIMEOUT`] for a peer to read its answers,
 //! [`CLIENT_IDLE_MAX`] for a client without requests. Together they are well below
-//! [`crate::runtime::process::FILES_MAX`].
+//! [`crate::config::FILES_MAX`].
 
 mod answers;
 
