@@ -76,7 +76,7 @@ async fn a_power_cut_loses_no_acknowledged_file() {
     }
     let _quiet = NoWriteBack::new();
     let mut cluster = LocalCluster::start_on_disks(MEMBERS, true).await;
-    put_dataset(&cluster, &dataset("digits", u32::try_from(QUERIES).unwrap()).await, "digits").await;
+    put_dataset(&cluster, &dataset("digits", QUERIES).await, "digits").await;
     cluster.train(&["mnist-mlp"]).await;
     let (mut expected, mut jobs, all) = (Expected::default(), Vec::new(), cluster.up());
     for cut in 0..CUTS {

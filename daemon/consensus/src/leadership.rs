@@ -138,7 +138,10 @@ pub(super) fn watch_leadership(
     let (sender, receiver) = watch::channel(observe(&mut metrics, None));
     tokio::spawn(async move {
         loop {
-            let lease_end = sender.borrow().lease_end().filter(|_| sender.borrow().has_quorum);
+            let lease_end = {
+                let leadership = sender.borrow();
+                leadership.lease_end().filter(|_| leadership.has_quorum)
+            };
             tokio::select! {
                 changed = metrics.changed() => match changed {
                     Ok(()) => publish(&sender, observe(&mut metrics, announced.borrow().clone())),

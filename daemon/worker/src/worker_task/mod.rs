@@ -195,7 +195,7 @@ impl WorkerTask {
             let wake = self.next_wake();
             tokio::select! {
                 Some(joined) = self.tasks.join_next_with_id() => self.task_ended(joined),
-                changed = self.servers.statuses.changed(), if status_open => {
+                changed = self.servers.changed(), if status_open => {
                     status_open = changed.is_ok();
                     self.server_changed();
                 }
@@ -268,7 +268,7 @@ impl WorkerTask {
     }
 
     fn server_state(&self) -> ServerState {
-        self.servers.statuses.borrow().state()
+        self.servers.state()
     }
 
     fn server_changed(&mut self) {

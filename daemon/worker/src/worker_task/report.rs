@@ -156,7 +156,7 @@ impl WorkerTask {
             wanted,
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(0),
             draining: state.draining,
-            offers: self.servers.statuses.borrow().offers(),
+            offers: self.servers.offers(),
             running_ms: running.map(|since| {
                 // A batch is neither late nor hung because of a row that takes as long as its model declares.
                 let elapsed = since.elapsed().saturating_sub(self.running_row_timeout);
@@ -168,7 +168,7 @@ impl WorkerTask {
                 .iter()
                 .map(|(model, training)| (model.clone(), training.progress.borrow().clone()))
                 .collect(),
-            resources: self.servers.statuses.borrow().resources(),
+            resources: self.servers.resources(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{ModelState, ServerState};
+use idunno_shared::wire::resources::WorkerResources;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -46,7 +47,10 @@ impl Server {
 
 /// All of them, in the order of [`ServerStatuses::all`].
 pub(super) struct Servers {
-    pub(super) statuses: watch::Receiver<ServerStatuses>,
+    /// Read by [`Self::read`] only. Two guards at once on one thread never let go of each other if a supervisor waits between
+    /// them to publish: the lock lets no reader pass a writer. A temporary guard lives as long as the whole statement, which
+    /// may be a struct of twenty fields.
+    statuses: watch::Receiver<ServerStatuses>,
     servers: Vec<Server>,
 }
 
@@ -62,8 +66,29 @@ impl Servers {
         Self { statuses, servers: restart.into_iter().map(server).collect() }
     }
 
+    fn read<T>(&self, read: impl FnOnce(&ServerStatuses) -> T) -> T {
+        read(&self.statuses.borrow())
+    }
+
+    /// Returns once a supervisor has published something; an error means that none ever will.
+    pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.statuses.changed().await
+    }
+
+    pub(super) fn state(&self) -> ServerState {
+        self.read(ServerStatuses::state)
+    }
+
+    pub(super) fn offers(&self) -> Option<Vec<ModelName>> {
+        self.read(ServerStatuses::offers)
+    }
+
+    pub(super) fn resources(&self) -> WorkerResources {
+        self.read(ServerStatuses::resources)
+    }
+
     pub(super) fn index_of(&self, model: &ModelName) -> Option<usize> {
-        self.statuses.borrow().index_of(model)
+        self.read(|all| all.index_of(model))
     }
 
     /// The server that answers for a model.
@@ -82,7 +107,7 @@ impl Servers {
 
     /// The published status of the server that answers for a model.
     pub(super) fn status_of(&self, model: &ModelName) -> Option<ServerStatus> {
-        self.statuses.borrow().of(model).cloned()
+        self.read(|all| all.of(model).cloned())
     }
 
     /// Takes over what the supervisors have published. Returns the servers that have become unusable.
@@ -137,5 +162,39 @@ impl Servers {
 
     pub(super) fn are_several(&self) -> bool {
         self.servers.len() > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+    use crate::supervisor::ServerConfig;
+
+    #[test]
+    fn what_a_report_says_of_the_servers_is_read_while_a_supervisor_publishes() {
+        const READS: usize = 50_000;
+        let (publish, statuses) = watch::channel(ServerStatuses::new(&ServerConfig::None, &[]));
+        let (is_done, done) = channel();
+        let reader = Servers::new(statuses, Vec::new());
+        let publisher = thread::spawn(move || {
+            while !publish.is_closed() {
+                publish.send_modify(|_| {});
+            }
+        });
+        thread::spawn(move || {
+            for _ in 0..READS {
+                // One statement, like a report.
+                let read = (reader.state(), reader.offers(), reader.resources());
+                assert_eq!(read.0, ServerState::default());
+            }
+            drop(reader);
+            is_done.send(()).unwrap();
+        });
+        done.recv_timeout(Duration::from_secs(30))
+            .expect("the reader waits for the publisher, which waits for it");
+        publisher.join().unwrap();
     }
 }
