@@ -36,12 +36,14 @@ def test_training_over_http_gives_the_known_bytes(artefacts: dict[str, bytes]) -
     assert hashlib.sha256(artefacts["squeezenet1.1"]).hexdigest() == SHA256["squeezenet1.1"]
 
 
+@pytest.mark.slow
 def test_training_is_deterministic(server: ModelServer, artefacts: dict[str, bytes]) -> None:
     """The same seed gives the same bytes in another process; another seed gives others."""
     assert server.train("mnist-mlp", seed=0) == artefacts["mnist-mlp"]
     assert server.train("mnist-mlp", seed=1) != artefacts["mnist-mlp"]
 
 
+@pytest.mark.slow
 def test_one_unfinished_training_per_model(server: ModelServer) -> None:
     path = "/idunno/models/mnist-mlp/train"
     first = server.client.post(path, json={"seed": 5})

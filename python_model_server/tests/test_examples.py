@@ -97,6 +97,7 @@ IRISES = [b"[5.1, 3.5, 1.4, 0.2]", b"[7.0, 3.2, 4.7, 1.4]", b"[6.3, 3.3, 6.0, 2.
 SPECIES = ["setosa", "versicolor", "virginica"]
 
 
+@pytest.mark.slow
 def test_an_onnx_network_and_a_pipeline_of_sklearn_answer_the_same(served: Served, irises: Path) -> None:
     network = served.add(irises / "onnx-network", environment=False)(*IRISES)
     pipeline = served.add(irises / "sklearn-pipeline", environment=False)(*IRISES)

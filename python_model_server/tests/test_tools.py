@@ -49,6 +49,7 @@ def test_impossible_sizes_are_refused(tmp_path: Path, images: int) -> None:
         make_dataset("digits", tmp_path, images)
 
 
+@pytest.mark.slow
 def test_bare_processes_share_the_files(tmp_path: Path) -> None:
     make_dataset("digits", tmp_path, 100)
     command = [sys.executable, "-m", "idunno_model_server.bench_bare", "squeezenet1.1", str(tmp_path), "--json"]
@@ -69,6 +70,7 @@ def test_lines_are_made_once_and_have_labels(tmp_path: Path) -> None:
         make_lines(tmp_path, 0)
 
 
+@pytest.mark.slow
 def test_bare_processes_share_the_lines(tmp_path: Path) -> None:
     make_lines(tmp_path, 100)
     file = tmp_path / "lines.jsonl"
@@ -85,6 +87,7 @@ def test_bare_processes_share_the_lines(tmp_path: Path) -> None:
     assert result["qps"] > 0
 
 
+@pytest.mark.slow
 def test_the_curve_of_batch_sizes_is_measured() -> None:
     command = [sys.executable, "-m", "idunno_model_server.bench_batches", "--json", "--seconds", "0.05"]
     run = subprocess.run([*command, "--batch-size", "64"], capture_output=True, text=True, check=True, timeout=120)

@@ -263,6 +263,7 @@ print(len(dataset), bytes_read, len(held_out), after - before)
 """
 
 
+@pytest.mark.slow
 def test_a_data_set_is_streamed(tmp_path: Path) -> None:
     path, text = tmp_path / "large.jsonl", "x" * 200
     with path.open("w") as file:

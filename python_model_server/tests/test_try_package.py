@@ -91,6 +91,7 @@ def test_a_model_that_cannot_be_loaded_shows_its_traceback(tries: Tries) -> None
     assert "ValueError" in result["traceback"]
 
 
+@pytest.mark.slow
 def test_a_package_with_requirements_runs_in_an_environment_of_its_own(tries: Tries) -> None:
     tries.add_wheel("1")
     version = write_package(tries.folder, {"model.py": TOYS, "requirements.txt": "toy\n"})
