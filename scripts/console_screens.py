@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,7 +89,10 @@ class Terminal:
         self.socket = f"idunno-screens-{os.getpid()}"
         self.missed: list[str] = []
         width, height = map(str, size)
-        settings = ["LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TERM=xterm-256color", "IDUNNO_CONFIG_DIR=/nonexistent"]
+        # Settings of nobody, who has seen the tour.
+        self.settings = tempfile.TemporaryDirectory()
+        Path(self.settings.name, "tour-seen").touch()
+        settings = ["LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TERM=xterm-256color", f"IDUNNO_CONFIG_DIR={self.settings.name}"]
         console = ["env", "-u", "NO_COLOR", "-u", "IDUNNO_CLUSTER", *settings]
         # The header shows the directory as it is given.
         console += [cluster.idunno, "--dir", cluster.folder.name]
@@ -101,6 +105,7 @@ class Terminal:
 
     def close(self) -> None:
         subprocess.run(["tmux", "-L", self.socket, "kill-server"], check=False, capture_output=True)
+        self.settings.cleanup()
 
     def text(self) -> str:
         return self.tmux("capture-pane", "-p")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Programs that others wrote, unchanged, against local clusters and their gateways. Over S3: awscli, boto3, rclone, s3cmd, s3fs with pandas,
 # pyarrow, DuckDB, object_store. Over OpenAI's batch API: the openai package, with a server that repeats what it is told and with llama.cpp's.
-# In Parquet, as data sets and as results: DuckDB, pandas, polars.
+# In Parquet, as datasets and as results: DuckDB, pandas, polars. Of webhooks: standardwebhooks, which verifies their signatures.
 # Installs them from the registry into .venv-clients, builds the programs, runs tests/clients, prints a table of operations by client and one
 # of calls, and ends with a line that counts. Exit code 0 only if all passed.
 #

@@ -95,7 +95,8 @@ struct LastLed {
 impl ElectionTask {
     /// Starts the task.
     pub(crate) fn spawn(deps: Deps, seed: u64, timing: Timing, stop: &CancellationToken) -> ElectionHandle {
-        let Deps { me, clock, consensus, membership, peers, monitor, files: _, revocations: _ } = deps;
+        let Deps { me, clock, consensus, membership, peers, monitor, files: _, revocations: _, webhooks: _ } =
+            deps;
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
         let config = RingConfig::default();
         let round_timeout = config.round_timeout.max(timing.heartbeat * ROUND_HEARTBEATS);

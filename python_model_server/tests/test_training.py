@@ -1,4 +1,4 @@
-"""Trainings: packages in environments of their own, what they print, how they end, and data sets larger than memory."""
+"""Trainings: packages in environments of their own, what they print, how they end, and datasets larger than memory."""
 
 from __future__ import annotations
 

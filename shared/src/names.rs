@@ -166,7 +166,7 @@ checked_name!(
     check_column
 );
 checked_name!(
-    /// A data set: all files whose names start with this text and a slash, or one file of this name.
+    /// A dataset: all files whose names start with this text and a slash, or one file of this name.
     DatasetName,
     "dataset name",
     check_path

@@ -1,4 +1,4 @@
-"""Files in Parquet: what DuckDB, pandas and polars write is a data set, and they read results."""
+"""Files in Parquet: what DuckDB, pandas and polars write is a dataset, and they read results."""
 
 import duckdb
 import numpy

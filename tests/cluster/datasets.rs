@@ -1,4 +1,4 @@
-//! Data sets in one file, operations on jobs over them, and merged result files.
+//! Datasets in one file, operations on jobs over them, and merged result files.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

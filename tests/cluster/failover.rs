@@ -12,7 +12,7 @@ use crate::harness::{Expected, LocalCluster, SOON, SlowServer, heavy, with_liven
 const JOB_LIMIT: Duration = Duration::from_secs(90);
 const MODEL: &str = "mnist-mlp";
 
-/// A cluster whose workers share `server`, with a data set of `queries` files and a trained model.
+/// A cluster whose workers share `server`, with a dataset of `queries` files and a trained model.
 pub(crate) async fn working_cluster(members: usize, server: &SlowServer, queries: u64) -> LocalCluster {
     let cluster = LocalCluster::start_at(members, server).await;
     Expected::small("inputs", 0..queries).put(&cluster).await;

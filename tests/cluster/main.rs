@@ -78,3 +78,5 @@ mod security;
 mod training;
 #[cfg(test)]
 mod unauthenticated;
+#[cfg(test)]
+mod webhooks;

@@ -1,4 +1,4 @@
-//! Data sets and results in Parquet. The programs are built with the feature `parquet`.
+//! Datasets and results in Parquet. The programs are built with the feature `parquet`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ async fn a_parquet_file_is_a_data_set_and_results_are_those_of_json_lines() {
     assert_refused(
         refused,
         &RefusalCode::Conflict,
-        "data set 'cut.parquet': it is no Parquet file, or its end is missing",
+        "dataset 'cut.parquet': it is no Parquet file, or its end is missing",
     );
     let refused = cluster
         .client()

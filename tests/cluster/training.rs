@@ -1,4 +1,4 @@
-//! A custom model is trained on a data set in the store; another worker takes over when the trainer dies; training stops.
+//! A custom model is trained on a dataset in the store; another worker takes over when the trainer dies; training stops.
 
 use std::path::Path;
 use std::time::Duration;

@@ -43,7 +43,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
             ControlReply::Changed(Changed::Deleted { versions: 3 })
         }
         ControlRequest::Change { change: Change::AddJob { .. }, .. } => {
-            return Reply::Refused(Refusal::conflict("the data set is empty"));
+            return Reply::Refused(Refusal::conflict("the dataset is empty"));
         }
         _ => return Reply::Refused(Refusal::not_found("there is no such thing")),
     };
@@ -81,7 +81,7 @@ fn answers_go_to_stdout_and_errors_to_stderr_with_their_codes() {
     let json: serde_json::Value = serde_json::from_str(&err(&refused)).unwrap();
     assert_eq!(json["error"]["kind"], "refused");
     let message = json["error"]["message"].as_str().unwrap();
-    assert!(message.starts_with("the data set is empty (operation "), "{message}");
+    assert!(message.starts_with("the dataset is empty (operation "), "{message}");
     assert_eq!(code(&with(&["put", "/", "a"])), 1);
     assert_eq!(code(&with(&["put", "/no/such/file", "a"])), 1);
 }

@@ -1,7 +1,7 @@
 //! The program: settings, and a server until SIGTERM.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 )]
 struct Settings {
     /// Addresses of members, separated by commas; one that is up suffices
-    #[arg(long, env = "IDUNNO_CLUSTER", value_name = "ADDRESS", value_delimiter = ',', required = true)]
+    #[arg(long, env = "IDUNNO_CLUSTER", value_name = "HOST:PORT", value_delimiter = ',', value_parser = member, required = true)]
     cluster: Vec<SocketAddr>,
     /// The cluster's secret file
     #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
@@ -43,6 +43,13 @@ struct Settings {
     /// Requests that are answered at once; further ones are asked to slow down
     #[arg(long, env = "IDUNNO_GATEWAY_REQUESTS", value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     requests: u16,
+}
+
+/// The address of a member, given by name or by number.
+fn member(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |why: String| format!("{why}: write HOST:PORT");
+    let mut found = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    found.next().ok_or_else(|| wrong(String::from("it has no address")))
 }
 
 #[tokio::main]

@@ -101,6 +101,8 @@ pub struct MemberConfig {
     pub scrub_period: Duration,
     /// Where to serve metrics, if at all.
     pub metrics_listen: Option<SocketAddr>,
+    /// `HOST` or `HOST:PORT` to which webhooks go although it is private.
+    pub webhook_hosts: Vec<String>,
 }
 
 impl Settings {
@@ -118,6 +120,11 @@ impl Settings {
         if !is_host_and_port(&introducer) {
             return Err(invalid("introducer", &introducer, "write it as HOST:PORT, without a scheme"));
         }
+        let mut webhook_hosts = self.checked_webhook_hosts()?;
+        if common.listen.ip().is_loopback() {
+            // All of such a cluster is on one machine, and so are those whom it may tell.
+            webhook_hosts.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+        }
         Ok(MemberConfig {
             common,
             introducer,
@@ -128,6 +135,7 @@ impl Settings {
             reserve_bytes: self.reserve_bytes()?,
             scrub_period: self.scrub_period()?,
             metrics_listen: self.metrics_listen,
+            webhook_hosts,
         })
     }
 
@@ -242,6 +250,21 @@ impl Settings {
             return Err(invalid("disk_reserve_mib", reserve_mib, "give 0 to 1,048,576"));
         }
         Ok(reserve_mib << 20)
+    }
+
+    fn checked_webhook_hosts(&self) -> Result<Vec<String>, ConfigError> {
+        let given = self.webhook_hosts.as_deref().unwrap_or_default();
+        let hosts: Vec<&str> = given.split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
+        let is_host =
+            |host: &str| !host.contains(|c: char| matches!(c, '/' | '@' | '*') || c.is_whitespace());
+        match hosts.iter().find(|host| !is_host(host)) {
+            Some(host) => {
+                let why =
+                    "list hosts as HOST or HOST:PORT with commas between them, without a scheme or a pattern";
+                Err(invalid("webhook_hosts", host, why))
+            }
+            None => Ok(hosts.into_iter().map(str::to_owned).collect()),
+        }
     }
 
     fn limits(&self) -> Result<Limits, ConfigError> {

@@ -78,6 +78,9 @@ pub struct Settings {
     /// Address and port for Prometheus metrics and health checks over HTTP [default: none]
     #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Hosts on this machine or in private networks to which webhooks may be sent, with commas between them [default: none]
+    #[arg(long, env = "IDUNNO_WEBHOOK_HOSTS", value_name = "HOST[:PORT],...")]
+    pub webhook_hosts: Option<String>,
     /// Limit on connections in their handshake, 1 to 4,096; half of it is kept for addresses of known members; beyond the limit, the oldest is closed [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
     pub limit_greetings: Option<usize>,
@@ -149,6 +152,7 @@ impl Settings {
             limit_identity_requests: self.limit_identity_requests.or(file.limit_identity_requests),
             log_format: self.log_format.or(file.log_format),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
+            webhook_hosts: self.webhook_hosts.or(file.webhook_hosts),
             backend: if self.backend.is_empty() { file.backend } else { self.backend },
         }
     }

@@ -103,6 +103,9 @@ impl LeaderTerm {
         if let Change::TrainStart { models, .. } = &change {
             self.check_trainable(models).await?;
         }
+        if let Change::SetWebhook { url: Some(url), .. } = &change {
+            self.check_webhook(url)?;
+        }
         let by = asker.grant.map(|grant| self.asked_by(grant, asker.role, &change));
         match change {
             Change::StartJob { job, options } => self.start_job(op, by, job, options).await,

@@ -1,7 +1,7 @@
-//! What a job starts with: checks its parameters with a model server, and indexes its data set where that is one file.
+//! What a job starts with: checks its parameters with a model server, and indexes its dataset where that is one file.
 //!
 //! The log freezes the index together with the digest of the file it was made from, and refuses it if the file has changed.
-//! Bounds: one data set is read at a time, an extent of it at a time.
+//! Bounds: one dataset is read at a time, an extent of it at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const WORKERS_ASKED_MAX: usize = 3;
 
 impl LeaderTerm {
-    /// Starts or resumes a job. The first start may read the whole data set: it goes on when the request ends.
+    /// Starts or resumes a job. The first start may read the whole dataset: it goes on when the request ends.
     pub(super) async fn start_job(
         &self,
         op: OpId,
@@ -73,7 +73,7 @@ impl LeaderTerm {
                 let indexed =
                     self.index_records(&state, job, options.selection, (kind, version), progress).await;
                 indexed.map_err(|why| {
-                    Refusal::conflict(format!("{} cannot start: data set '{}': {why}", job.id, job.dataset))
+                    Refusal::conflict(format!("{} cannot start: dataset '{}': {why}", job.id, job.dataset))
                 })?
             }
         };
@@ -152,7 +152,7 @@ impl LeaderTerm {
         }
         let inputs = index.finish(version.digest())?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
-            info!(records = count, blocks = blocks.len(), "indexed a data set");
+            info!(records = count, blocks = blocks.len(), "indexed a dataset");
         }
         Ok(inputs)
     }
@@ -265,7 +265,7 @@ fn check_reading(job: &JobRecord) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::invalid(format!(
-        "{} cannot start: data set '{}' is no file of records, so it has no columns to choose or to keep",
+        "{} cannot start: dataset '{}' is no file of records, so it has no columns to choose or to keep",
         job.id, job.dataset
     )))
 }

@@ -19,7 +19,7 @@
 //! | [`rates`]: queries answered lately | `core::rates` |
 //! | [`leader_announcer`]: announces the coordinator and the revoked names to all members | itself |
 //! | `revocations`: revoked names that the log lacks | itself |
-//! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
+//! | [`dataset_freeze`]: what a job starts with | itself, by reading its dataset |
 //! | `packages`: what is added as a model | itself, by asking a worker |
 //! | [`long_work`]: work that outlasts a request | itself |
 //! | [`changes`], [`grants`]: changes asked for, orders to workers | the log's state |
@@ -47,6 +47,7 @@ pub mod uploads;
 mod view_publisher;
 pub mod views;
 pub mod voters;
+pub mod webhooks;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -70,6 +71,7 @@ use self::scheduling::{SchedulerHandle, SchedulerTask};
 use self::uploads::{UploadsHandle, UploadsTask};
 use self::view_publisher::ViewPublisher;
 use self::voters::VoterTask;
+use self::webhooks::WebhookSender;
 use crate::membership::MembershipHandle;
 use crate::net::revocations::Revocations;
 use crate::runtime::clock::Clock;
@@ -92,12 +94,14 @@ pub struct Deps {
     pub membership: MembershipHandle,
     /// Calls to other members.
     pub peers: Connections,
-    /// The file store, for data sets that are one file.
+    /// The file store, for datasets that are one file.
     pub files: Files,
     /// Reports tasks that end early.
     pub monitor: TaskMonitor,
     /// The names whose identities are refused.
     pub revocations: Revocations,
+    /// Tells others how jobs end.
+    pub webhooks: WebhookSender,
 }
 
 /// One term's work.
@@ -110,7 +114,7 @@ pub struct LeaderTerm {
     scheduler: SchedulerHandle,
     repairs: watch::Receiver<RepairView>,
     views: ViewPublisher,
-    /// Held while a data set is read: one at a time, for an extent of it is in memory.
+    /// Held while a dataset is read: one at a time, for an extent of it is in memory.
     reading: tokio::sync::Mutex<()>,
     long_work: LongWork,
     /// This term, for the tasks that work for it.
@@ -155,6 +159,8 @@ impl LeaderTerm {
         ResultMergeTask::spawn(&opened);
         let (restored, ended) = (revocations::restore(Arc::clone(&opened)), opened.closed.clone());
         tokio::spawn(async move { ended.run_until_cancelled(restored).await });
+        let (told, ended) = (webhooks::run(Arc::clone(&opened)), opened.closed.clone());
+        tokio::spawn(async move { ended.run_until_cancelled(told).await });
         let (published, ended) = (Self::publish_views(&opened), opened.closed.clone());
         tokio::spawn(async move { ended.run_until_cancelled(published).await });
         opened

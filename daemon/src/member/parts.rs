@@ -26,6 +26,7 @@ use super::service::{LogTransport, MemberService};
 use crate::audit::{Audit, AuditEvent};
 use crate::config::MemberConfig;
 use crate::control::Control;
+use crate::coordinator::webhooks::WebhookSender;
 use crate::coordinator::{Coordinator, Deps};
 use crate::discovery::Discovery;
 use crate::discovery::cluster_id::ClusterId;
@@ -114,7 +115,8 @@ impl Parts {
         let cluster = Cluster::over(peers.clone(), vec![own]).with_deadline(WORKER_DEADLINE);
         let files = Files::new(cluster.clone()).near(me);
         let revocations = Revocations::open(&process.data_dir)?;
-        let deps = Deps { me, clock, consensus, membership, peers, files, monitor, revocations };
+        let webhooks = WebhookSender::new(process.credentials.clone(), &config.webhook_hosts);
+        let deps = Deps { me, clock, consensus, membership, peers, files, monitor, revocations, webhooks };
         let (greetings, tell) = Greetings::new(cluster.clone(), deps.consensus.state());
         let lease = Duration::from_millis(log.election_max_ms);
         let timing = Timing { heartbeat: config.heartbeat, lease };

@@ -11,7 +11,7 @@ pub const ROWS_BYTES_MAX: usize = 256 << 20;
 /// Deepest lists and structs that are read.
 pub const LEVELS_MAX: usize = 64;
 
-/// A file is no data set. Row groups are counted from 1.
+/// A file is no dataset. Row groups are counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReadError {
     /// The program has no code for Parquet.

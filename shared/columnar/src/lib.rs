@@ -1,4 +1,4 @@
-//! Parquet: [`records`] reads the rows of data sets, [`results`] writes those of results.
+//! Parquet: [`records`] reads the rows of datasets, [`results`] writes those of results.
 //!
 //! **Decides** what the columns of a file mean, which of its bytes a reader needs, what JSON a value becomes, and which
 //! types the columns of results have. Reads no file and no network: bytes come in and go out.

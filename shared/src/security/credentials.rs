@@ -17,6 +17,7 @@ use tracing::warn;
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::secret::Secret;
+use super::webhook_key::WebhookKey;
 use super::{Role, SecurityError, private_file, subject, tls, trust};
 use crate::access::{Grant, Issued, SubjectName};
 use crate::ids::Digest;
@@ -203,6 +204,13 @@ impl Credentials {
 
     pub(super) fn datagram_keys(&self) -> Arc<[DatagramKey]> {
         self.current().map(|current| Arc::clone(&current.datagram_keys)).unwrap_or_default()
+    }
+
+    /// The keys that sign webhooks, the newest first; none without the cluster's secret.
+    pub fn webhook_keys(&self) -> Vec<WebhookKey> {
+        let Some(inner) = &self.inner else { return Vec::new() };
+        let state = inner.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.secret.as_ref().map(Secret::webhook_keys).unwrap_or_default()
     }
 
     /// Returns once the peer of an open connection is no longer trusted: its authority was dropped, or its certificate has

@@ -19,6 +19,7 @@ pub mod secret;
 pub mod subject;
 pub mod tls;
 pub mod trust;
+mod webhook_key;
 
 pub use crate::access::Role;
 pub use access_key::AccessKeyId;
@@ -26,6 +27,7 @@ pub use authority::{CLOCK_TOLERANCE, VALID_DAYS_DEFAULT, VALID_DAYS_MAX};
 pub use credentials::Credentials;
 pub use rustls::pki_types::CertificateDer;
 pub use secret::RotationError;
+pub use webhook_key::WebhookKey;
 
 use std::path::PathBuf;
 

@@ -16,6 +16,7 @@ use super::authority::{Authority, Subject};
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::private_file::{KEY_TAG, encode};
+use super::webhook_key::WebhookKey;
 use super::{Role, SecurityError, private_file};
 use crate::access::{Grant, PREFIXES_MAX, SubjectName};
 use crate::injected_faults::wall_clock;
@@ -200,6 +201,13 @@ impl Secret {
     pub fn access_secret(&self, id: &AccessKeyId) -> Option<String> {
         let key = self.keys.iter().find(|key| key.number == id.key)?;
         Some(id.secret(key.authority.key_der()))
+    }
+
+    /// The keys that sign webhooks, the newest first: receivers may know any of them while keys are rotated.
+    pub fn webhook_keys(&self) -> Vec<WebhookKey> {
+        let mut keys: Vec<&Key> = self.keys.iter().collect();
+        keys.sort_by_key(|key| std::cmp::Reverse(key.number));
+        keys.into_iter().map(|key| WebhookKey::derive(key.authority.key_der())).collect()
     }
 
     fn newest(&self) -> &Key {

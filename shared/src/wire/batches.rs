@@ -139,10 +139,10 @@ impl fmt::Display for Lease {
 pub struct Training {
     /// Seed of the training's randomness.
     pub seed: u64,
-    /// Data set of labelled examples; `None` for a model that brings its own.
+    /// Dataset of labelled examples; `None` for a model that brings its own.
     #[serde(default)]
     pub dataset: Option<DatasetName>,
-    /// How the data set is read, if it is a file of records.
+    /// How the dataset is read, if it is a file of records.
     #[serde(default, skip_serializing_if = "ReadOptions::is_default")]
     pub reading: ReadOptions,
 }
@@ -150,7 +150,7 @@ pub struct Training {
 impl fmt::Display for Training {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.dataset {
-            Some(dataset) => write!(f, "seed {} and data set {dataset}", self.seed),
+            Some(dataset) => write!(f, "seed {} and dataset {dataset}", self.seed),
             None => write!(f, "seed {}", self.seed),
         }
     }

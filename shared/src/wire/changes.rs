@@ -12,6 +12,7 @@ use super::job_views::JobState;
 use super::packages::{NewPackage, PackageSummary};
 use super::records::ReadOptions;
 use super::start_options::StartOptions;
+use super::webhooks::WebhookUrl;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, UploadId};
 use crate::names::{DatasetName, FileName, JobName, ModelName};
@@ -40,7 +41,7 @@ pub struct JobOptions {
     /// Parameters for the model, at most [`super::control::PARAMETERS_MAX`].
     #[serde(deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
     pub parameters: Parameters,
-    /// How the data set is read, if it is a file of records.
+    /// How the dataset is read, if it is a file of records.
     #[serde(default, skip_serializing_if = "ReadOptions::is_default")]
     pub reading: ReadOptions,
 }
@@ -110,7 +111,7 @@ pub enum Change {
     AddJob {
         /// The model that answers the queries.
         model: ModelName,
-        /// The data set whose files or records are the queries.
+        /// The dataset whose files or records are the queries.
         dataset: DatasetName,
         /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
         batch_size: BatchSize,
@@ -125,7 +126,7 @@ pub enum Change {
         /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
         batch_size: BatchSize,
     },
-    /// `start-job`: freeze the data set and start the job, or resume a stopped one.
+    /// `start-job`: freeze the dataset and start the job, or resume a stopped one.
     StartJob {
         /// The job to start.
         job: JobId,
@@ -238,10 +239,17 @@ pub enum Change {
         /// Whether the second file of a pair may exist.
         replace: bool,
     },
+    /// `start-job --on-end`: have an address told when a job ends, or no longer.
+    SetWebhook {
+        /// The job, which is not over.
+        job: JobId,
+        /// The address; `None` for none.
+        url: Option<WebhookUrl>,
+    },
 }
 
 impl Change {
-    /// Starts a job over its whole data set, or resumes it, whatever fails.
+    /// Starts a job over its whole dataset, or resumes it, whatever fails.
     pub fn start(job: JobId) -> Self {
         Self::StartJob { job, options: StartOptions::default() }
     }
@@ -336,6 +344,8 @@ impl Display for Change {
             Self::RemoveModel { model, force: _ } => write!(f, "model rm {model}"),
             Self::RevokeIdentity { name, unseen: _ } => write!(f, "identity revoke {name}"),
             Self::SetBatchSize { job, batch_size } => write!(f, "set-batch-size {job} {batch_size}"),
+            Self::SetWebhook { job, url: Some(url) } => write!(f, "set the webhook of {job} to {url}"),
+            Self::SetWebhook { job, url: None } => write!(f, "remove the webhook of {job}"),
             Self::SetWeight { job, weight } => write!(f, "set-weight {job} {weight}"),
             Self::SetPolicy(policy) => write!(f, "set-policy {policy:?}"),
             Self::StartJob { job, options: _ } => write!(f, "start-job {job}"),

@@ -41,9 +41,9 @@ pub const VERSIONS_KEPT: usize = 5;
 pub const SAME_COMMIT_MS: u64 = 60_000;
 /// Most batches in the reply to [`ControlRequest::Leases`], so that it fits into a frame.
 pub const LEASES_SHOWN_MAX: usize = 65_536;
-/// The data set that `populate-test-data` fills, and the default of `add-job`.
+/// The dataset that `populate-test-data` fills, and the default of `add-job`.
 pub const DATASET_DEFAULT: &str = "test-data";
-/// The file of a data set that holds the label table and is not a query.
+/// The file of a dataset that holds the label table and is not a query.
 pub const LABELS_FILE: &str = "labels.csv";
 /// Default batch size of a job.
 pub const BATCH_SIZE_DEFAULT: u32 = 32;

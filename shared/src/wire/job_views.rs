@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::blobs::PlacedBlob;
 use super::jobs::{BatchSize, Lease, Parameters, QueryRange, TokenCount};
 use super::records::{RecordFormat, RecordIdentity};
+use super::webhooks::WebhookView;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId};
 use crate::names::{DatasetName, FileName, JobName, ModelName};
@@ -57,9 +58,12 @@ pub struct JobDetails {
     /// The name of the identity that added the job; `None` without security.
     #[serde(default)]
     pub owner: Option<SubjectName>,
-    /// How the records of the data set are read, once the job is started; `None` if it is no file of records.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// How the records of the dataset are read, once the job is started; `None` if it is no file of records.
+    #[serde(default)]
     pub records: Option<Box<RecordFormat>>,
+    /// Where the job's end is told, if anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Box<WebhookView>>,
 }
 
 /// A job.
@@ -71,7 +75,7 @@ pub struct JobView {
     pub model: ModelName,
     /// The model's version; `None` until the job is started.
     pub version: Option<Digest>,
-    /// The data set.
+    /// The dataset.
     pub dataset: DatasetName,
     /// Queries per batch, as set.
     pub batch_size: BatchSize,

@@ -29,7 +29,7 @@ pub const METRICS_MAX: usize = 16;
 /// Longest name, and longest value, of a metric, in bytes.
 pub const METRIC_BYTES_MAX: usize = 64;
 
-/// One query's input: a file of the data set.
+/// One query's input: a file of the dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryInput {
     /// The query's number in the job's manifest, from 0.
@@ -116,7 +116,7 @@ pub struct Grant {
     /// The inputs in query order, `lease.range.count` of them; empty if `records` is set.
     #[serde(deserialize_with = "bounded::list::<BATCH_INPUTS_MAX, _, _>")]
     pub inputs: Vec<QueryInput>,
-    /// The data set's label table (CSV with the columns `file` and `label`), if it has one.
+    /// The dataset's label table (CSV with the columns `file` and `label`), if it has one.
     #[serde(deserialize_with = "bounded::optional_list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub labels: Option<Vec<PlacedBlob>>,
     /// The inputs, if they are records of one file.

@@ -23,3 +23,4 @@ pub mod resources;
 mod start_options;
 pub mod version;
 pub mod views;
+pub mod webhooks;

@@ -12,7 +12,7 @@ pub const KEPT_NAMES_BYTES_MAX: usize = 16 << 10;
 /// Longest id and label of a query that failed for good, together, in bytes of JSON. Longer ones are left out.
 pub const FAILED_IDENTITY_BYTES_MAX: usize = 1024;
 
-/// Endings of the names of files that are data sets by themselves, in lower case.
+/// Endings of the names of files that are datasets by themselves, in lower case.
 pub const DATASET_ENDINGS: [&str; 6] = ["jsonl", "ndjson", "csv", "tsv", "parquet", "list"];
 
 /// The columns that have a meaning, by name.

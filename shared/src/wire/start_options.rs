@@ -1,4 +1,4 @@
-//! What a job runs of its data set, and when it gives up: chosen at its start.
+//! What a job runs of its dataset, and when it gives up: chosen at its start.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::ids::JobId;
 
-/// Which of a data set's inputs are the queries of a job. Queries are in the order of their inputs.
+/// Which of a dataset's inputs are the queries of a job. Queries are in the order of their inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selection {
     /// All.
@@ -17,9 +17,9 @@ pub enum Selection {
     All,
     /// The first so many, or all if there are fewer.
     First(NonZeroU64),
-    /// So many drawn at random, or all if there are fewer. The same number of the same data set gives the same sample.
+    /// So many drawn at random, or all if there are fewer. The same number of the same dataset gives the same sample.
     ///
-    /// The sample is stratified: the data set is cut into as many equal parts, and one input of each is drawn.
+    /// The sample is stratified: the dataset is cut into as many equal parts, and one input of each is drawn.
     Sample(NonZeroU64),
 }
 

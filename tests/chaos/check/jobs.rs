@@ -51,7 +51,7 @@ pub(crate) enum Observation {
     Progress { job: u64, done: u64 },
 }
 
-/// Checks a finished job. `clean` holds the rows of a run without faults over the same data set.
+/// Checks a finished job. `clean` holds the rows of a run without faults over the same dataset.
 pub(crate) fn check(finished: &Finished, clean: &BTreeMap<u64, Row>) -> Vec<Violation> {
     let Finished { job, submitted, done, dead, .. } = *finished;
     let mut wrong = Vec::new();

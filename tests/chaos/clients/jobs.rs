@@ -1,4 +1,4 @@
-//! A client that trains a model once, and then runs one job after another over the same data set.
+//! A client that trains a model once, and then runs one job after another over the same dataset.
 
 use std::path::Path;
 use std::process::Command;
@@ -29,8 +29,9 @@ const QUERIES: u32 = 240;
 const TRAINING_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(400);
 const PAUSE_MAX_MS: u64 = 2_000;
+const JOBS_PER_PAGE: u32 = 500;
 
-/// Makes the data set, puts it, and has the model trained.
+/// Makes the dataset, puts it, and has the model trained.
 pub(crate) async fn prepare(context: &ClientContext, python: &Path) -> anyhow::Result<()> {
     let dir = context.scratch.join(DATASET);
     let made = Command::new(python)
@@ -40,7 +41,7 @@ pub(crate) async fn prepare(context: &ClientContext, python: &Path) -> anyhow::R
         .output()
         .with_context(|| format!("{} cannot be run", python.display()))?;
     if !made.status.success() {
-        bail!("no data set: {}", String::from_utf8_lossy(&made.stderr));
+        bail!("no dataset: {}", String::from_utf8_lossy(&made.stderr));
     }
     let mut items = Vec::new();
     for entry in std::fs::read_dir(&dir)? {
@@ -169,10 +170,21 @@ pub(crate) async fn finish(cluster: &Cluster, limit: Duration) -> Result<Vec<Fin
     Ok(finished)
 }
 
+/// An hour makes more jobs than one answer has room for.
 async fn all(cluster: &Cluster) -> Result<Vec<JobView>, String> {
-    match cluster.control(ControlRequest::Jobs(None)).await {
-        Ok(ControlReply::Jobs(jobs)) => Ok(jobs),
-        other => Err(format!("{other:?}")),
+    let mut all: Vec<JobView> = Vec::new();
+    loop {
+        let after = all.last().map(|job| job.id);
+        let page = ControlRequest::JobPage { after, limit: JOBS_PER_PAGE };
+        match cluster.control(page).await {
+            Ok(ControlReply::JobPage { jobs, more }) => {
+                all.extend(jobs);
+                if !more {
+                    return Ok(all);
+                }
+            }
+            other => return Err(format!("{other:?}")),
+        }
     }
 }
 

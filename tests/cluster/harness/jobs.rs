@@ -1,4 +1,4 @@
-//! Jobs as a person runs them: train, put a data set, add, start, watch, read the results.
+//! Jobs as a person runs them: train, put a dataset, add, start, watch, read the results.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(crate) struct ResultRow {
     pub(crate) output: serde_json::Value,
 }
 
-/// A directory with a labelled data set, made once: `kind` is `digits` or `photos`.
+/// A directory with a labelled dataset, made once: `kind` is `digits` or `photos`.
 pub(crate) async fn dataset(kind: &str, images: u64) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::const_new(());
     let _one_at_a_time = MAKING.lock().await;
@@ -46,7 +46,7 @@ pub(crate) async fn dataset(kind: &str, images: u64) -> PathBuf {
     dir
 }
 
-/// Puts all files of a directory as the data set `prefix`.
+/// Puts all files of a directory as the dataset `prefix`.
 pub(crate) async fn put_dataset(cluster: &LocalCluster, dir: &Path, prefix: &str) {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
     let items = entries.filter(|entry| entry.file_type().unwrap().is_file()).map(|entry| {

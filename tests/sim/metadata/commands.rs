@@ -137,7 +137,11 @@ impl Generator {
                     ..JobOptions::default()
                 },
             },
-            10 => match self.rng.random_range(0..3) {
+            10 => match self.rng.random_range(0..4) {
+                3 => {
+                    let url = self.pick(&[None, Some("http://a/"), Some("https://b/c")]);
+                    Change::SetWebhook { job, url: url.map(|url| url.parse().unwrap()) }
+                }
                 0 => Change::SetWeight { job, weight: self.pick(&[1, 1000, 0]) },
                 1 => Change::SetPolicy(self.pick(&[Policy::Rate, Policy::Time, Policy::Fifo])),
                 _ => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]).into() },
@@ -248,6 +252,11 @@ impl Generator {
                     identity: RecordIdentity::default(),
                 });
                 Action::DeadLetters { job, dead_letters: dead_letters.collect() }
+            }
+            16 if self.one_in(4) => {
+                let due_ms = state.job(job).and_then(|job| job.webhook_due_ms());
+                let failure = self.one_in(2).then(|| String::from("410"));
+                Action::EndWebhook { job, due_ms: due_ms.unwrap_or(0) + self.pick(&[0, 0, 0, 1]), failure }
             }
             16 if self.one_in(3) => Action::PauseJob { job, reason: "every batch fails".to_owned() },
             16 => {

@@ -46,6 +46,14 @@ struct NaiveJob {
     finished_ms: Option<u64>,
     filed: bool,
     failed_max: Option<FailedMax>,
+    webhook: Option<NaiveWebhook>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct NaiveWebhook {
+    url: String,
+    due_ms: Option<u64>,
+    failure: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -106,8 +114,12 @@ impl NaiveMetadata {
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(*at_ms);
+        let states: Vec<_> = self.jobs.iter().map(|(id, job)| (*id, job.state.clone())).collect();
         let outcome = self.apply_action(action);
         self.follow_up();
+        for (id, before) in states {
+            self.notice_end(id, &before);
+        }
         self.revision += u64::from(outcome.is_ok());
         match (op, &outcome) {
             (Some(op), Ok(outcome)) => _ = self.operations.insert(*op, outcome.clone()),
@@ -180,6 +192,13 @@ impl NaiveMetadata {
                     return Err(RefusalCode::Conflict);
                 }
                 job.pinned = None;
+                Ok(Applied::Done)
+            }
+            Action::EndWebhook { job, due_ms, failure } => {
+                let webhook = self.job(*job)?.webhook.as_mut();
+                let webhook = webhook.filter(|webhook| webhook.due_ms == Some(*due_ms));
+                let webhook = webhook.ok_or(RefusalCode::Conflict)?;
+                (webhook.due_ms, webhook.failure) = (None, failure.clone());
                 Ok(Applied::Done)
             }
             Action::StartJob { job, inputs, options } => {

@@ -24,10 +24,10 @@ pub struct UploadedFile {
     pub copies_wanted: Option<u32>,
 }
 
-/// `populate-test-data`: what was put into the data set.
+/// `populate-test-data`: what was put into the dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct UploadedDataset {
-    /// The data set.
+    /// The dataset.
     pub dataset: String,
     /// Files that were sent.
     pub files: u64,
@@ -72,10 +72,10 @@ pub struct DownloadedFile {
     pub version: FileVersion,
 }
 
-/// `get-dataset`: the data set that was fetched.
+/// `get-dataset`: the dataset that was fetched.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct DownloadedDataset {
-    /// The data set.
+    /// The dataset.
     pub dataset: String,
     /// The local directory that was written.
     pub directory: String,

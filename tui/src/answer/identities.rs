@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::document::documents;
 use super::text;
 
-documents!(CreatedIdentity, CreatedKey, RevokedIdentity);
+documents!(CreatedIdentity, CreatedKey, RevokedIdentity, WebhookKeys);
 documents!(listed Identity);
 
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -44,6 +44,13 @@ pub struct CreatedKey {
     pub prefixes: Vec<String>,
     /// When it ends, in milliseconds since the epoch.
     pub ends_ms: u64,
+}
+
+/// `key webhook`: what signatures of webhooks are verified with.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct WebhookKeys {
+    /// The keys, the newest first; several only while the cluster's secret is being replaced.
+    pub keys: Vec<String>,
 }
 
 /// `identity revoke`: the name whose identities are revoked.

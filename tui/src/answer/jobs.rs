@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use idunno_shared::wire::control::{Distribution, JobView, LeaseStage as WireStage, LeaseView};
 use idunno_shared::wire::jobs::Parameters;
+use idunno_shared::wire::webhooks::WebhookView;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -33,7 +34,7 @@ pub struct AddedJob {
     pub name: Option<String>,
     /// The model that answers its queries.
     pub model: String,
-    /// The data set that it runs over.
+    /// The dataset that it runs over.
     pub dataset: String,
     /// Queries per batch.
     pub batch_size: BatchSize,
@@ -75,7 +76,7 @@ pub struct StartedJob {
     pub submitted: u64,
     /// Whether this command started it; false where it ran already or was done.
     pub started: bool,
-    /// How its records are read; null if its data set is no file of records.
+    /// How its records are read; null if its dataset is no file of records.
     pub records: Option<RecordsRead>,
 }
 
@@ -126,7 +127,7 @@ pub struct JobStats {
     pub model: String,
     /// The digest of the model's version that the job uses, once it was started.
     pub model_version: Option<String>,
-    /// The data set that it runs over.
+    /// The dataset that it runs over.
     pub dataset: String,
     /// Parameters that are passed to the model.
     pub parameters: BTreeMap<String, String>,
@@ -183,10 +184,29 @@ pub struct JobStats {
     pub finished_ms: Option<u64>,
     /// The file in the store that holds the results, once they are merged.
     pub results_file: Option<String>,
-    /// How its records are read, once it was started; null if its data set is no file of records.
+    /// How its records are read, once it was started; null if its dataset is no file of records.
     pub records: Option<RecordsRead>,
     /// Tokens that its answers say they took, each query's once; null if none says so.
     pub tokens: Option<Tokens>,
+    /// Who is told when it ends; null for nobody.
+    pub webhook: Option<Webhook>,
+}
+
+/// The webhook of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Webhook {
+    /// Where it is sent.
+    pub url: String,
+    /// Whether the job's last end is yet to be told.
+    pub due: bool,
+    /// Why the telling was given up; null if it was not.
+    pub failure: Option<String>,
+}
+
+impl From<&WebhookView> for Webhook {
+    fn from(WebhookView { url, is_due, failure }: &WebhookView) -> Self {
+        Self { url: url.to_string(), due: *is_due, failure: failure.clone() }
+    }
 }
 
 /// Tokens of a language model.
@@ -253,6 +273,7 @@ impl From<&JobView> for JobStats {
             results_file: about.results.as_ref().map(ToString::to_string),
             records: about.records.as_deref().map(RecordsRead::from),
             tokens: Tokens::of(view),
+            webhook: about.webhook.as_deref().map(Webhook::from),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How the records of a job's data set are read, as text and as JSON.
+//! How the records of a job's dataset are read, as text and as JSON.
 
 use idunno_shared::names::ColumnName;
 use idunno_shared::wire::jobs::RecordFormat;
@@ -6,7 +6,7 @@ use idunno_shared::wire::records::{ColumnNames, Keep, Quote};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How the records of a data set are read: found in the file when the job was started, or asked for.
+/// How the records of a dataset are read: found in the file when the job was started, or asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RecordsRead {
     /// How they are written.

@@ -8,7 +8,7 @@ use super::files::{
     CopiedFiles, DeletedFile, DeletedFiles, DownloadedDataset, DownloadedFile, FileList, FileVersions,
     UploadedDataset, UploadedFile,
 };
-use super::identities::{CreatedIdentity, CreatedKey, Identity, RevokedIdentity};
+use super::identities::{CreatedIdentity, CreatedKey, Identity, RevokedIdentity, WebhookKeys};
 use super::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobExplanation, JobStats, JobWeight,
     Lease, SharingPolicy, StartedJob, StoppedJobs,
@@ -60,6 +60,7 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<List<StartedJob>>("start-job"),
         Command::of::<List<JobStats>>("start-job --wait"),
         Command::of::<StoppedJobs>("stop-job"),
+        Command::of::<List<JobStats>>("wait-job"),
         Command::of::<CancelledJob>("cancel-job"),
         Command::of::<DeletedJob>("delete-job"),
         Command::of::<List<JobStats>>("get-job-stats"),
@@ -108,6 +109,7 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<List<Identity>>("identity ls"),
         Command::of::<RevokedIdentity>("identity revoke"),
         Command::of::<CreatedKey>("key create"),
+        Command::of::<WebhookKeys>("key webhook"),
         Command::of::<LocalCluster>("local up"),
         Command::of::<StartedProcesses>("local start"),
         Command::of::<KilledMembers>("local kill"),

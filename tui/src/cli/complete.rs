@@ -12,6 +12,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest};
 
 use super::progress::Bars;
 use crate::command::line::{CompletionNames, candidates};
+use crate::command::nouns::with_nouns;
 use crate::command::{Arguments, Global};
 use crate::execute::{job_ref, status};
 use crate::session::Session;
@@ -33,7 +34,8 @@ pub fn command() -> Command {
         argument.add(ArgValueCandidates::new(move || names(&value)))
     };
     let level = move |command: Command| command.mut_args(live);
-    Arguments::command().mut_subcommands(move |command| level(command).mut_subcommands(level))
+    let grammar = Arguments::command().mut_subcommands(move |command| level(command).mut_subcommands(level));
+    with_nouns(grammar)
 }
 
 fn names(value: &str) -> Vec<CompletionCandidate> {

@@ -2,6 +2,7 @@
 
 pub mod complete;
 mod confirm;
+mod on_end;
 mod output;
 pub mod progress;
 mod shell;
@@ -16,13 +17,13 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 
 use crate::answer::{Answer, Exit, Failure};
-use crate::command::values::RowFormat;
+use crate::command::values::{OnEnd, RowFormat};
 use crate::command::{Arguments, IdentityVerb, LocalVerb, Output, Verb, alias};
 use crate::console::{self, terminal::termination_signal};
 use crate::execute::files::STREAM;
 use crate::execute::results::fetch::{Wanted, printed};
 use crate::execute::results::follow::follow;
-use crate::execute::{self, access_key, cluster, identity, logs};
+use crate::execute::{self, cluster, identity, logs};
 use crate::local::STILL_RUN;
 use crate::session::Session;
 use crate::settings::{Settings, directory};
@@ -69,7 +70,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         return finish(identity::create(verb, global.dry_run), output);
     }
     if let Verb::Key(verb) = verb {
-        return finish(access_key::run(verb), output);
+        return finish(execute::key(verb), output);
     }
     let session = match Session::new(&global, Arc::new(Bars)) {
         Ok(session) => session,
@@ -111,6 +112,19 @@ async fn run_command(session: &Session, mut verb: Verb, output: Output, repeated
                     Some(answer) => Ok(answer),
                     None => execute::run(session, verb).await,
                 }
+            }
+            Verb::StartJob {
+                on_end: Some(OnEnd::Command(command)),
+                wait: true,
+                jobs,
+                limit,
+                sample,
+                max_failed,
+                after,
+            } => {
+                let verb =
+                    Verb::StartJob { jobs, limit, sample, max_failed, after, on_end: None, wait: true };
+                on_end::run(session, verb, &command).await
             }
             Verb::Cat { files } => streams::cat(session, &files).await,
             verb if repeated => watch::repeat(session, verb, output).await.map(|()| Answer::default()),

@@ -8,6 +8,7 @@ use clap::CommandFactory;
 
 use super::Arguments;
 use super::line::{UNCLOSED_QUOTE, split};
+use super::nouns;
 use super::registry::entries;
 
 /// Aliases and their expansions.
@@ -30,7 +31,7 @@ pub fn problems(aliases: &Aliases) -> impl Iterator<Item = String> {
 
 fn first_words() -> Vec<String> {
     let first = |name: &str| name.split(' ').next().unwrap_or(name).to_owned();
-    entries().iter().map(|entry| first(&entry.name)).collect()
+    entries().iter().map(|entry| first(&entry.name)).chain(nouns::names().map(str::to_owned)).collect()
 }
 
 /// Expands the alias of a typed line.
@@ -61,7 +62,7 @@ fn expanded<W: AsRef<OsStr> + Clone + From<String>>(
 }
 
 /// The position of the first word that is neither an option nor the value of one.
-fn command_position<W: AsRef<OsStr>>(words: &[W], start: usize) -> Option<usize> {
+pub(super) fn command_position<W: AsRef<OsStr>>(words: &[W], start: usize) -> Option<usize> {
     let grammar = Arguments::command();
     let takes_next_word = |option: &str| {
         let argument = grammar.get_arguments().find(|argument| argument.get_long() == Some(option));

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use clap::Command;
 
+use super::nouns;
+
 /// Commands that belong together.
 struct Group {
     title: &'static str,
@@ -45,6 +47,7 @@ const GROUPS: [Group; 7] = [
             "get-job-confusion",
             "get-job-history",
             "get-job-leases",
+            "wait-job",
             "dead-letters",
             "set-weight",
             "set-policy",
@@ -101,6 +104,12 @@ fn groups(command: &Command) -> String {
         }
         text.push('\n');
     }
+    let nouns: Vec<String> = nouns::names().map(|noun| format!("`idunno {noun}`")).collect();
+    let _ = writeln!(
+        text,
+        "By noun, `idunno job start` is `idunno start-job`: {} list theirs.",
+        nouns.join(", ")
+    );
     text + "`idunno help COMMAND` says all about a command.\n"
 }
 

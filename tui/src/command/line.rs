@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ErrorKind};
 
 pub use shell_words::split;
 
+use super::nouns::{self, ByNoun};
 use super::registry::{CommandInfo, Field, entries};
 use super::{Output, Verb};
 
@@ -43,6 +44,11 @@ pub fn parse(text: &str) -> Line {
 /// Parses a line. `output_default` is the output format unless the line sets one; `hint` says how to find commands.
 pub fn read(text: &str, output_default: Output, hint: &str) -> Line {
     let Ok(words) = split(text) else { return Line::Invalid(String::from(UNCLOSED_QUOTE)) };
+    let words = match nouns::expanded(&words, 0, String::from) {
+        Some(ByNoun::Help(text)) => return Line::Show(text),
+        Some(ByNoun::Command(words)) => words,
+        None => words,
+    };
     match TypedLine::try_parse_from(words) {
         Ok(TypedLine { verb, output }) => {
             Line::Verb { verb: Box::new(verb), output: output.unwrap_or(output_default) }
@@ -81,9 +87,14 @@ pub struct CompletionNames {
 pub fn complete(text: &str, known: &CompletionNames) -> Vec<String> {
     let entries = commands();
     let Typed { words, last } = Typed::of(text);
+    let words = by_command(words);
     let inner = |entry: &CommandInfo| entry.name.split_once(' ').map(|(outer, _)| outer.to_owned());
     let mut candidates: Vec<String> = match words.as_slice() {
-        [] => entries.iter().map(|entry| inner(entry).unwrap_or_else(|| entry.name.clone())).collect(),
+        [] => {
+            let commands = entries.iter().map(|entry| inner(entry).unwrap_or_else(|| entry.name.clone()));
+            commands.chain(nouns::names().map(str::to_owned)).collect()
+        }
+        [noun] if nouns::words(noun).next().is_some() => nouns::words(noun).map(str::to_owned).collect(),
         [outer] if entries.iter().any(|entry| inner(entry).as_deref() == Some(outer)) => {
             let nested = entries.iter().filter_map(|entry| entry.name.split_once(' '));
             nested.filter(|(name, _)| name == outer).map(|(_, name)| name.to_owned()).collect()
@@ -110,7 +121,15 @@ fn commands() -> &'static [CommandInfo] {
 
 /// The argument that the last word of `text` gives a value to.
 pub fn argument(text: &str) -> Option<Field> {
-    place(commands(), &Typed::of(text).words)?.field.cloned()
+    place(commands(), &by_command(Typed::of(text).words))?.field.cloned()
+}
+
+/// The words with the command that a noun and its word stand for.
+fn by_command(words: Vec<&str>) -> Vec<&str> {
+    match nouns::expanded(&words, 0, |command| command) {
+        Some(ByNoun::Command(words)) => words,
+        Some(ByNoun::Help(_)) | None => words,
+    }
 }
 
 /// The names that an argument may take.

@@ -1,13 +1,14 @@
 //! The grammar of all commands. The command line, the console's `:` line and the help of both are generated from it.
 //!
 //! [`verbs`] and [`subverbs`] are the grammar, [`values`] its argument types, [`registry`] lists its commands, [`mod@line`] parses
-//! and completes the `:` line, and [`alias`] expands the user's aliases before parsing. Names and job numbers are checked while
+//! and completes the `:` line, [`nouns`] gives commands a second name, and [`alias`] expands the user's aliases before parsing. Names and job numbers are checked while
 //! parsing, so that invalid ones never reach the network. `help` groups the commands for `--help`.
 
 pub mod alias;
 pub mod file_pattern;
 mod help;
 pub mod line;
+pub mod nouns;
 pub mod reading;
 pub mod registry;
 pub mod selection;
@@ -29,8 +30,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use idunno_shared::names::NameError;
 use thiserror::Error;
 
+use nouns::ByNoun;
 pub use subverbs::{
-    ClusterVerb, DeadLettersVerb, IdentityVerb, KeyVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
+    ClusterVerb, DeadLettersVerb, IdentityVerb, KeyVerb, LocalVerb, MemberOf, ModelVerb, NewKey, OneMember,
 };
 pub use values::{JobRef, MemberRef, MinLevel, Since};
 pub use verbs::Verb;
@@ -78,6 +80,13 @@ pub struct Arguments {
 impl Arguments {
     /// Parses a command line. A directory given on it takes precedence over a cluster from the environment.
     pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let by_noun =
+            alias::command_position(words, 1).and_then(|at| nouns::expanded(words, at, OsString::from));
+        let words = match by_noun {
+            Some(ByNoun::Help(text)) => return Err(clap::Error::raw(ErrorKind::DisplayHelp, text)),
+            Some(ByNoun::Command(words)) => words,
+            None => words.to_vec(),
+        };
         let matches = help::grouped(Self::command()).try_get_matches_from(words)?;
         let mut read = Self::from_arg_matches(&matches)?;
         let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);

@@ -221,6 +221,7 @@ impl Verb {
             | Self::Cp { force: confirmed, .. }
             | Self::Mv { force: confirmed, .. }
             | Self::Get { force: confirmed, .. }
+            | Self::GetDataset { force: confirmed, .. }
             | Self::GetVersions { force: confirmed, .. }
             | Self::GetJobResults { force: confirmed, .. } => *confirmed = true,
             _ => {}
@@ -284,6 +285,7 @@ impl Verb {
             | Self::GetJobLeases { .. }
             | Self::Explain { .. }
             | Self::GetJobHistory
+            | Self::WaitJob { .. }
             | Self::GetJobResults { local: None, .. }
             | Self::GetJobConfusion { .. }
             | Self::DeadLetters(DeadLettersVerb::List { .. } | DeadLettersVerb::Show { .. })

@@ -57,8 +57,9 @@ pub enum DeadLettersVerb {
 pub enum ModelVerb {
     /// Store a model of your own; every member then loads it, and jobs that start from now on use it
     ///
-    /// A folder, or one file. What runs it is said in its model.toml, or recognised by what it holds: model.py or a single .py
-    /// file, a single .onnx file, or a program called 'run'. A member looks at it first: what is no model is refused.
+    /// A folder, or one file. Its model.toml says what runs it; otherwise what it holds does: model.py or a single .py file, a
+    /// single .onnx or .skops file, a folder of sentence-transformers or transformers, or a program called 'run'. A table
+    /// [openai] in model.toml stands for a server of OpenAI's API. A member checks it first: what is no model is refused.
     ///
     /// What a requirements.txt names is locked and fetched here, as wheels; each member makes an environment of them.
     #[command(after_help = "Example:\n  idunno model add ./my-model --name backwards")]
@@ -210,7 +211,7 @@ pub enum IdentityVerb {
     },
 }
 
-/// Access keys of programs that speak S3 to a gateway.
+/// Keys of programs that speak S3 or OpenAI's API to a gateway, and of receivers of webhooks.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum KeyVerb {
     /// Make an access key from the cluster's secret and print it; no member is asked
@@ -219,23 +220,36 @@ pub enum KeyVerb {
     #[command(
         after_help = "Example:\n  idunno key create --name etl --role submitter --prefix exports --secret secret.pem"
     )]
-    Create {
-        /// The name of the person or program: letters a-z, digits and hyphens. The logs show it
-        #[arg(long, value_name = "NAME")]
-        name: SubjectName,
-        /// What it permits
-        #[arg(long, value_name = "ROLE")]
-        role: ConsoleRole,
-        /// The folder below which a submitter may change files: a bucket, or a folder of one [default: users/NAME]
-        #[arg(long, value_name = "FOLDER")]
-        prefix: Option<Prefix>,
+    Create(NewKey),
+    /// Print the key that webhooks are signed with, for whoever receives them; no member is asked
+    ///
+    /// It verifies the signatures of 'start-job --on-end URL', by the Standard Webhooks specification.
+    #[command(after_help = "Example:\n  idunno key webhook --secret secret.pem")]
+    Webhook {
         /// The cluster's secret file
         #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
         secret: PathBuf,
-        /// For how long it is valid, such as 90d or 12h: from a minute to 3650d
-        #[arg(long, value_name = "TIME", default_value_t)]
-        expires: Validity,
     },
+}
+
+/// An access key to make.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct NewKey {
+    /// The name of the person or program: letters a-z, digits and hyphens. The logs show it
+    #[arg(long, value_name = "NAME")]
+    pub name: SubjectName,
+    /// What it permits
+    #[arg(long, value_name = "ROLE")]
+    pub role: ConsoleRole,
+    /// The folder below which a submitter may change files: a bucket, or a folder of one [default: users/NAME]
+    #[arg(long, value_name = "FOLDER")]
+    pub prefix: Option<Prefix>,
+    /// The cluster's secret file
+    #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
+    pub secret: PathBuf,
+    /// For how long it is valid, such as 90d or 12h: from a minute to 3650d
+    #[arg(long, value_name = "TIME", default_value_t)]
+    pub expires: Validity,
 }
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]

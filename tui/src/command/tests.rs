@@ -42,6 +42,7 @@ fn the_commands_have_their_exact_names() {
             "set-policy",
             "start-job",
             "stop-job",
+            "wait-job",
             "cancel-job",
             "delete-job",
             "get-job-stats",
@@ -91,6 +92,7 @@ fn the_commands_have_their_exact_names() {
             "identity ls",
             "identity revoke",
             "key create",
+            "key webhook",
             "local up",
             "local start",
             "local kill",
@@ -238,7 +240,15 @@ fn lines_become_commands() {
 
 /// A start without options.
 fn started(jobs: Vec<JobRef>) -> Verb {
-    Verb::StartJob { jobs, limit: None, sample: None, max_failed: None, after: None, wait: false }
+    Verb::StartJob {
+        jobs,
+        limit: None,
+        sample: None,
+        max_failed: None,
+        after: None,
+        on_end: None,
+        wait: false,
+    }
 }
 
 #[test]
@@ -294,6 +304,7 @@ fn bad_input_is_refused_before_the_network_with_the_reason() {
         ("add-job m --batch-size 0", "0"),
         ("set-batch-size job-1 5000", "5000"),
         ("start-job 'a b'", "give its id as job-N"),
+        ("start-job job-1 --on-end http://anna:secret@host/", "no user name"),
         ("add-job m --name job-7", "job's id"),
         ("add-job m --param labels", "write NAME=VALUE"),
         ("set-weight job-1 0", "0"),

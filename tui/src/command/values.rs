@@ -11,6 +11,7 @@ use idunno_shared::security::secret::KeyRotation;
 use idunno_shared::security::{Role, VALID_DAYS_DEFAULT, VALID_DAYS_MAX};
 use idunno_shared::wire::control::LogLevel;
 use idunno_shared::wire::jobs::Policy;
+use idunno_shared::wire::webhooks::{WebhookUrl, WebhookUrlError};
 use thiserror::Error;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -25,6 +26,27 @@ pub enum RowFormat {
     Csv,
     /// Parquet with typed columns
     Parquet,
+}
+
+/// What happens when a job ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnEnd {
+    /// The cluster tells this address.
+    Url(WebhookUrl),
+    /// The shell runs this here.
+    Command(String),
+}
+
+impl FromStr for OnEnd {
+    type Err = WebhookUrlError;
+
+    fn from_str(text: &str) -> Result<Self, WebhookUrlError> {
+        if WebhookUrl::is_meant(text) {
+            text.parse().map(Self::Url)
+        } else {
+            Ok(Self::Command(text.to_owned()))
+        }
+    }
 }
 
 /// How workers are shared between running jobs.

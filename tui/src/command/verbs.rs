@@ -14,11 +14,11 @@ use super::selection::FileSelection;
 use super::subverbs::{
     ClusterVerb, DeadLettersVerb, IdentityVerb, KeyVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
 };
-use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
+use super::values::{JobRef, MemberRef, MinLevel, OnEnd, Parameter, PolicyName, RowFormat, Shell, Since};
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Verb {
-    /// Store a directory's files as a data set; files that are already stored are not sent again
+    /// Store a directory's files as a dataset; files that are already stored are not sent again
     #[command(
         after_help = "Example:\n  idunno populate-test-data ./images --dataset test-data\n  idunno populate-test-data ./images --include '*.jpg' --exclude 'tmp/**'"
     )]
@@ -26,21 +26,24 @@ pub enum Verb {
         /// The directory, with its subdirectories
         #[arg(value_name = "DATAPATH")]
         directory: PathBuf,
-        /// Name of the data set
+        /// Name of the dataset
         #[arg(long, value_name = "DATASET", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         #[command(flatten)]
         files: FileSelection,
     },
-    /// Fetch and verify all files of a data set into a directory, replacing local files of the same names
+    /// Fetch and verify all files of a dataset into a directory
     #[command(after_help = "Example:\n  idunno get-dataset test-data ./images")]
     GetDataset {
-        /// Name of the data set
+        /// Name of the dataset
         #[arg(value_name = "DATASET")]
         dataset: DatasetName,
         /// The directory, created if it does not exist
         #[arg(value_name = "DIR")]
         directory: PathBuf,
+        /// Replace local files of the same names
+        #[arg(long)]
+        force: bool,
     },
     /// Train models and load them on every worker
     #[command(after_help = "Example:\n  idunno train-start squeezenet1.1 --wait")]
@@ -67,7 +70,7 @@ pub enum Verb {
         #[arg(value_name = "MODEL", required = true)]
         models: Vec<ModelName>,
     },
-    /// Add a job, which runs one model over one data set
+    /// Add a job, which runs one model over one dataset
     #[command(
         after_help = "Example:\n  idunno add-job squeezenet1.1 --batch-size 32\n  idunno add-job mine --dataset reviews.csv --input-column text --keep all"
     )]
@@ -75,7 +78,7 @@ pub enum Verb {
         /// The model
         #[arg(value_name = "MODEL")]
         model: ModelName,
-        /// The data set: all files below this name, or one file in .jsonl, .ndjson, .csv, .tsv, .parquet or .list
+        /// The dataset: all files below this name, or one file in .jsonl, .ndjson, .csv, .tsv, .parquet or .list
         #[arg(long, value_name = "DATASET", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         /// Queries per batch
@@ -133,7 +136,7 @@ pub enum Verb {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<JobRef>,
-        /// Run only the first N records or files of the data set: at the first start
+        /// Run only the first N records or files of the dataset: at the first start
         #[arg(long, value_name = "N", conflicts_with = "sample")]
         limit: Option<NonZeroU64>,
         /// Run only N records or files drawn at random, the same ones each time: at the first start
@@ -145,6 +148,9 @@ pub enum Verb {
         /// Run only once another job is done; the queries are chosen now
         #[arg(long, value_name = "JOB")]
         after: Option<JobRef>,
+        /// What happens when a job is done, paused or cancelled: the cluster tells a URL; a command runs here, with --wait
+        #[arg(long, value_name = "URL|COMMAND")]
+        on_end: Option<OnEnd>,
         /// Return when all jobs are done
         #[arg(long)]
         wait: bool,
@@ -155,6 +161,16 @@ pub enum Verb {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<JobRef>,
+    },
+    /// Return when jobs are done, with their statistics
+    #[command(after_help = "Example:\n  idunno wait-job job-1 job-2 --any")]
+    WaitJob {
+        /// The jobs
+        #[arg(value_name = "JOB", required = true)]
+        jobs: Vec<JobRef>,
+        /// Return when one of them has ended, and show that one
+        #[arg(long)]
+        any: bool,
     },
     /// Cancel a job for good; its results so far are kept
     #[command(after_help = "Example:\n  idunno cancel-job job-1 --yes")]
@@ -232,7 +248,7 @@ pub enum Verb {
         #[arg(long, requires = "local")]
         force: bool,
     },
-    /// Show the confusion matrix of a job whose data set has labels
+    /// Show the confusion matrix of a job whose dataset has labels
     #[command(after_help = "Example:\n  idunno get-job-confusion job-1")]
     GetJobConfusion {
         /// The job
@@ -472,7 +488,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  idunno identity ls")]
     #[command(subcommand)]
     Identity(IdentityVerb),
-    /// Make access keys for programs that speak S3
+    /// Make keys for programs that speak S3 or OpenAI's API, and for receivers of webhooks
     #[command(after_help = "Example:\n  idunno key create --name etl --role viewer --secret secret.pem")]
     #[command(subcommand)]
     Key(KeyVerb),

@@ -76,6 +76,7 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
             state.notify(text, Tone::Plain, now_ms);
             return vec![Effect::CaptureMouse(state.mouse)];
         }
+        Action::Tour => state.mode = Mode::Tour { screen: 0 },
         Action::Theme => {
             state.theme = state.theme.next();
             state.notify(format!("theme {:?}", state.theme.palette).to_lowercase(), Tone::Plain, now_ms);

@@ -35,6 +35,7 @@ pub fn press(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
         Mode::Confirm(dialog) => return operations::press_in_dialog(state, key, dialog, now_ms),
         Mode::Filter { input, before } => press_in_filter(state, key, input, before),
         Mode::Help { input, line } => press_in_help(state, key, input, line),
+        Mode::Tour { screen } => return press_in_tour(state, key, screen),
         Mode::Result(pane) => press_in_result(state, key, pane),
     }
     Vec::new()
@@ -102,6 +103,22 @@ fn press_in_help(state: &mut State, key: KeyEvent, mut input: TextField, line: u
     });
     let last = view::help_lines(state, input.text()).saturating_sub(height);
     state.mode = Mode::Help { input, line: line.min(last) };
+}
+
+fn press_in_tour(state: &mut State, key: KeyEvent, screen: usize) -> Vec<Effect> {
+    let next = match key.code {
+        KeyCode::Enter | KeyCode::Right | KeyCode::Down | KeyCode::PageDown | KeyCode::Char(' ') => {
+            screen + 1
+        }
+        KeyCode::Left | KeyCode::Up | KeyCode::PageUp => screen.saturating_sub(1),
+        KeyCode::Esc | KeyCode::Char('q') => view::TOUR_SCREENS,
+        _ => screen,
+    };
+    if next >= view::TOUR_SCREENS {
+        return vec![Effect::EndTour];
+    }
+    state.mode = Mode::Tour { screen: next };
+    Vec::new()
 }
 
 fn press_in_filter(state: &mut State, key: KeyEvent, mut input: TextField, before: String) {

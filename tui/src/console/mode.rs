@@ -81,6 +81,10 @@ pub enum Mode {
         /// The first visible line.
         line: usize,
     },
+    /// For somebody who has never seen the console.
+    Tour {
+        screen: usize,
+    },
     Palette {
         input: TextField,
         /// The selected match.

@@ -92,6 +92,8 @@ pub enum Effect {
     /// Capture the mouse, or release it.
     CaptureMouse(bool),
     SwitchCluster(String),
+    /// Remember that the tour was seen.
+    EndTour,
     RetryNow,
     /// Suspend the console as a job of its shell.
     Suspend,

@@ -45,6 +45,7 @@ pub enum Action {
     Save,
     Mouse,
     Theme,
+    Tour,
     ToggleFlat,
     NextFiles,
     PreviousFiles,
@@ -141,7 +142,7 @@ const fn logs(
     ActionSpec { scope: Scope::On(Page::Logs), ..everywhere(name, key, action, help) }
 }
 
-const ACTIONS: [ActionSpec; 50] = [
+const ACTIONS: [ActionSpec; 51] = [
     everywhere("overview", &["1"], Action::ShowPage(Page::Overview), "the cluster at a glance"),
     everywhere("members", &["2"], Action::ShowPage(Page::Members), "members, their state and load"),
     everywhere("jobs", &["3"], Action::ShowPage(Page::Jobs), "jobs and their progress"),
@@ -195,6 +196,7 @@ const ACTIONS: [ActionSpec; 50] = [
     everywhere("save", &["S"], Action::Save, "write the page to a file"),
     everywhere("mouse", &["m"], Action::Mouse, "capture the mouse, or release it for selecting text"),
     everywhere("theme", &["T"], Action::Theme, "next theme: dark, light, colour-blind, mono"),
+    everywhere("tour", &["ctrl-t"], Action::Tour, "three screens for a start"),
     files("tree", &["t"], Action::ToggleFlat, "folders, or all files in one list"),
     files("files-next", &["n"], Action::NextFiles, "next page of files"),
     files("files-previous", &["p"], Action::PreviousFiles, "previous page of files"),

@@ -13,12 +13,14 @@ use crossterm::execute;
 use crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
 use futures_util::StreamExt;
 use idunno_shared::client::files::{NoProgress, Progress};
+use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::mode::Mode;
 use super::msg::SaveError;
 use super::state::{ConnectionState, Effect, LogSource, Msg, NetEvent, State, TransferProgress};
 use super::terminal::{Screen, SuspendSignals, termination_signal};
@@ -35,6 +37,8 @@ use crate::tail::LogLine;
 
 const FRAME_PERIOD: Duration = Duration::from_millis(33);
 const CHANNEL: usize = 64;
+/// A file in the directory of the settings: the tour was seen.
+const TOUR_SEEN: &str = "tour-seen";
 
 /// Runs the console until the user quits.
 pub async fn run(global: &Global, settings: Settings) -> io::Result<()> {
@@ -43,7 +47,10 @@ pub async fn run(global: &Global, settings: Settings) -> io::Result<()> {
         return Err(io::Error::other(text));
     }
     let (results_sender, results) = channel(CHANNEL);
-    let state = initial_state(global, &settings);
+    let mut state = initial_state(global, &settings);
+    if !settings.dir.join(TOUR_SEEN).exists() {
+        state.mode = Mode::Tour { screen: 0 };
+    }
     let cluster = ClusterWatch::start(global).map_err(io::Error::other)?;
     let mut console = Console {
         state,
@@ -292,6 +299,14 @@ impl Console {
                 let read = tokio::task::spawn_blocking(move || local_paths::read(&place)).await;
                 Msg::LocalPaths(directory, read.unwrap_or_default())
             }),
+            Effect::EndTour => {
+                let dir = self.settings.dir.clone();
+                // If it cannot be remembered, the tour is shown again.
+                tokio::task::spawn_blocking(move || {
+                    let _ =
+                        std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join(TOUR_SEEN), ""));
+                });
+            }
             Effect::Save(path, text) => send(results, async move { Msg::Saved(save(path, text).await) }),
             Effect::Run(id, verb) => {
                 let counters = Arc::new(Counters::default());
@@ -367,7 +382,12 @@ fn send(results: Sender<Msg>, work: impl Future<Output = Msg> + Send + 'static) 
 }
 
 async fn save(path: PathBuf, text: String) -> Result<PathBuf, SaveError> {
-    match tokio::fs::write(&path, text).await {
+    let write = async {
+        let mut file = tokio::fs::File::create_new(&path).await?;
+        file.write_all(text.as_bytes()).await?;
+        file.flush().await
+    };
+    match write.await {
         Ok(()) => Ok(path),
         Err(source) => Err(SaveError { path, source }),
     }

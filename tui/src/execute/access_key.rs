@@ -1,4 +1,4 @@
-//! `key`: access keys of programs that speak S3 to a gateway. They are made from the secret, and nobody keeps them.
+//! `key create`: access keys of programs that speak S3 to a gateway. They are made from the secret, and nobody keeps them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,11 +11,10 @@ use super::clock::now_ms;
 use super::cluster;
 use crate::answer::identities::CreatedKey;
 use crate::answer::{Answer, Exit, Failure, text};
-use crate::command::KeyVerb;
+use crate::command::NewKey;
 
-/// Runs a `key` command, which asks no member.
-pub fn run(verb: KeyVerb) -> Result<Answer, Failure> {
-    let KeyVerb::Create { name, role, prefix, secret, expires } = verb;
+/// Makes a key; no member is asked.
+pub fn run(NewKey { name, role, prefix, secret, expires }: NewKey) -> Result<Answer, Failure> {
     let role = Role::from(role);
     if role != Role::Submitter && prefix.is_some() {
         let text =
@@ -78,7 +77,7 @@ mod tests {
         let create = |name: &str, role, prefix: Option<&str>| {
             let prefix = prefix.map(|prefix| prefix.parse().unwrap());
             let (name, secret, expires) = (name.parse().unwrap(), path.clone(), Validity::default());
-            run(KeyVerb::Create { name, role, prefix, secret, expires })
+            run(NewKey { name, role, prefix, secret, expires })
         };
         for (role, prefix, prefixes) in [
             (ConsoleRole::Viewer, None, &[][..]),

@@ -9,6 +9,7 @@ use idunno_shared::wire::control::{
     ClusterView, ControlReply, ControlRequest, JobState, JobView, LeaseStage, LeaseView, Liveness,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, RecordFormat, ServerState};
+use idunno_shared::wire::webhooks::WebhookView;
 
 use super::{job_lookup, status};
 use crate::answer::jobs::JobExplanation;
@@ -16,7 +17,7 @@ use crate::answer::{Answer, Failure, text};
 use crate::command::JobRef;
 use crate::session::Session;
 
-/// Why a member gets no batch of a data set in Parquet.
+/// Why a member gets no batch of a dataset in Parquet.
 const NO_PARQUET: &str =
     "its program was built without Parquet: install IDunno's Debian package or its wheel there";
 
@@ -80,8 +81,20 @@ fn explain(job: &JobView, view: &ClusterView, leases: &[LeaseView]) -> JobExplan
             text::queries(job.dead)
         ));
     }
+    finding.details.extend(job.details.webhook.as_deref().and_then(webhook));
     let Finding { summary, details, next } = finding;
     JobExplanation { job: id.to_string(), state: (&job.state).into(), summary, details, next }
+}
+
+/// What became of the webhook of a job that has ended.
+fn webhook(WebhookView { url, is_due, failure }: &WebhookView) -> Option<String> {
+    match failure {
+        Some(why) => Some(format!("its webhook was given up: {url}: {why}")),
+        None if *is_due => Some(format!(
+            "its webhook is yet to be told: 'idunno logs --grep webhook' has the tries to reach {url}"
+        )),
+        None => None,
+    }
 }
 
 fn added(job: &JobView, view: &ClusterView) -> Finding {

@@ -89,7 +89,7 @@ impl From<JobRefError> for Failure {
 pub struct Candidate {
     /// Its number.
     pub id: JobId,
-    /// Its data set and state.
+    /// Its dataset and state.
     pub about: String,
 }
 

@@ -55,7 +55,7 @@ fn card(view: &JobView) -> String {
     let Distribution { mean, std_dev, median, p90, p95, p99 } = view.processing_ms;
     let mut lines = vec![
         format!("{}  {}{name}  {state}  {} of {submitted}{percent}", view.id, view.model, done + dead),
-        format!("data set  {}", view.dataset),
+        format!("dataset  {}", view.dataset),
         format!(
             "queries   {done} done, {dead} dead, {} pending, of which {} leased",
             pending(view),

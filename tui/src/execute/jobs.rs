@@ -11,6 +11,7 @@ use idunno_shared::wire::control::{
     Change, Changed, FailedMax, JobOptions, JobState, JobView, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy, RecordFormat};
+use idunno_shared::wire::webhooks::WebhookUrl;
 use tokio::time::Instant;
 
 use super::job_lookup::{job_views, resolve_existing, resolve_in, resolve_unfinished};
@@ -108,12 +109,18 @@ pub async fn start(
     session: &Session,
     jobs: &[JobRef],
     options: StartOptions,
+    webhook: Option<WebhookUrl>,
     wait: bool,
 ) -> Result<Answer, Failure> {
     let jobs = resolve_existing(session, jobs).await?;
     let mut lines = Vec::new();
     let mut started = Vec::new();
     for &job in &jobs {
+        // Before the start: a short job may be over at once.
+        if let Some(url) = webhook.clone() {
+            let set = session.cluster().change(Change::SetWebhook { job, url: Some(url) }).await;
+            set.map_err(|error| after(error.into(), &lines))?;
+        }
         let changed = start_one(session, job, options).await;
         let (submitted, state_before) = match changed.map_err(|error| after(error.into(), &lines))? {
             Changed::JobStarted { submitted } => (submitted, None),
@@ -139,18 +146,28 @@ pub async fn start(
         });
     }
     if wait {
-        let views = await_jobs(session, &jobs).await?;
-        let answer = job_stats::answer(&views);
-        let is_all_dead = |view: &&JobView| view.submitted > 0 && view.dead == view.submitted;
-        return Ok(match views.iter().find(is_all_dead) {
-            Some(view) => answer.incomplete(format!(
-                "every query of {job} failed: 'idunno dead-letters list {job}' says why",
-                job = view.id
-            )),
-            None => answer,
-        });
+        return Ok(ended(&await_jobs(session, &jobs, false).await?));
     }
     Ok(Answer::list(started, lines.join("\n")))
+}
+
+/// `wait-job`.
+pub async fn wait(session: &Session, jobs: &[JobRef], any: bool) -> Result<Answer, Failure> {
+    let jobs = resolve_existing(session, jobs).await?;
+    Ok(ended(&await_jobs(session, &jobs, any).await?))
+}
+
+/// The statistics of jobs that are done.
+fn ended(views: &[JobView]) -> Answer {
+    let answer = job_stats::answer(views);
+    let is_all_dead = |view: &&JobView| view.submitted > 0 && view.dead == view.submitted;
+    match views.iter().find(is_all_dead) {
+        Some(view) => answer.incomplete(format!(
+            "every query of {job} failed: 'idunno dead-letters list {job}' says why",
+            job = view.id
+        )),
+        None => answer,
+    }
 }
 
 /// How a started job reads its records. Without this the job has started just the same.
@@ -158,13 +175,13 @@ async fn records_of(session: &Session, job: JobId) -> Option<Box<RecordFormat>> 
     job_views(session, Some(job)).await.ok()?.pop()?.details.records
 }
 
-/// Starts one job, and shows how far its data set is read.
+/// Starts one job, and shows how far its dataset is read.
 async fn start_one(session: &Session, job: JobId, options: StartOptions) -> Result<Changed, ClusterError> {
     let shown: Mutex<Option<(Box<dyn Progress>, u64)>> = Mutex::default();
     let reporter = Arc::clone(&session.reporter);
     let show = move |done_bytes: u64, total_bytes: u64| {
         let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let label = format!("reading the data set of {job}");
+        let label = format!("reading the dataset of {job}");
         let (progress, before) = shown.get_or_insert_with(|| (reporter.start(&label, 0, total_bytes), 0));
         progress.set_total(total_bytes);
         progress.bytes(done_bytes.saturating_sub(*before));
@@ -217,7 +234,8 @@ fn after(failure: Failure, done: &[String]) -> Failure {
     Failure::new(Exit::Partial, format!("{failure} (done before: {})", done.join("; ")))
 }
 
-async fn await_jobs(session: &Session, jobs: &[JobId]) -> Result<Vec<JobView>, Failure> {
+/// Waits until all jobs are done, or `any` of them is. One that will not be done without a person ends the wait, too.
+async fn await_jobs(session: &Session, jobs: &[JobId], any: bool) -> Result<Vec<JobView>, Failure> {
     let started = Instant::now();
     let mut progress = None;
     let mut shown = 0;
@@ -226,6 +244,10 @@ async fn await_jobs(session: &Session, jobs: &[JobId]) -> Result<Vec<JobView>, F
             Look::Unreachable(reason) => reason,
             Look::Found(mut views) => {
                 views.retain(|view| jobs.contains(&view.id));
+                let done = views.iter().find(|view| view.state == JobState::Done);
+                if let Some(first) = done.filter(|_| any) {
+                    return Ok(vec![first.clone()]);
+                }
                 if let Some(halted) = views.iter().find_map(halted) {
                     return Err(halted);
                 }

@@ -29,17 +29,22 @@ pub mod status;
 pub mod template;
 pub mod try_package;
 pub mod wait;
+pub mod webhook_key;
 
 use idunno_shared::security::Role;
 use idunno_shared::wire::control::JobOptions;
 use idunno_shared::wire::jobs::Training;
 
 use crate::answer::{Answer, Exit, Failure};
-use crate::command::Verb;
 use crate::command::registry::Writes;
+use crate::command::values::OnEnd;
+use crate::command::{KeyVerb, Verb};
 use crate::local;
 use crate::session::Session;
 use files::many::Transfer;
+
+const COMMAND_NEEDS_WAIT: &str = "a command runs on this machine when the jobs have ended, so it needs --wait, on the command line; a URL is \
+     told by the cluster";
 
 /// Runs a command.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
@@ -65,8 +70,8 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::PopulateTestData { directory, dataset, files: selected } => {
             files::upload::populate(session, &directory, &dataset, selected.selection()?).await
         }
-        Verb::GetDataset { dataset, directory } => {
-            files::download::get_dataset(session, &dataset, &directory).await
+        Verb::GetDataset { dataset, directory, force } => {
+            files::download::get_dataset(session, &dataset, &directory, force).await
         }
         Verb::TrainStart { models, seed, dataset, reading, wait } => {
             let training = Training { seed, dataset, reading: reading.options(None) };
@@ -81,12 +86,20 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,
         Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
         Verb::SetPolicy { policy } => jobs::set_policy(session, policy.into()).await,
-        Verb::StartJob { jobs, limit, sample, max_failed, after, wait } => {
+        Verb::StartJob { on_end: Some(OnEnd::Command(_)), .. } => {
+            Err(Failure::new(Exit::Usage, COMMAND_NEEDS_WAIT))
+        }
+        Verb::StartJob { jobs, limit, sample, max_failed, after, on_end, wait } => {
             let after = job_lookup::resolve_any(session, after.as_ref()).await?;
             let options = jobs::start_options(limit, sample, max_failed, after);
-            jobs::start(session, &jobs, options, wait).await
+            let webhook = on_end.and_then(|on_end| match on_end {
+                OnEnd::Url(url) => Some(url),
+                OnEnd::Command(_) => None,
+            });
+            jobs::start(session, &jobs, options, webhook, wait).await
         }
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
+        Verb::WaitJob { jobs, any } => jobs::wait(session, &jobs, any).await,
         Verb::CancelJob { job, yes } => jobs::cancel(session, &job, yes).await,
         Verb::DeleteJob { job, yes } => jobs::delete(session, &job, yes).await,
         Verb::GetJobStats { job } => job_stats::stats(session, job.as_ref()).await,
@@ -143,12 +156,20 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Man { directory } => self_info::man(&directory),
         Verb::Cluster(_) => Err(only_on_command_line("secrets are created")),
         Verb::Identity(verb) => identity::run(session, verb).await,
-        Verb::Key(verb) => access_key::run(verb),
+        Verb::Key(verb) => key(verb),
         Verb::Local(verb) => local::run(session, verb).await,
     }
 }
 
 /// The command line itself prints answers without an end.
+/// Runs a `key` command, which asks no member.
+pub fn key(verb: KeyVerb) -> Result<Answer, Failure> {
+    match verb {
+        KeyVerb::Create(new) => access_key::run(new),
+        KeyVerb::Webhook { secret } => webhook_key::run(&secret),
+    }
+}
+
 pub(crate) fn only_on_command_line(what: &str) -> Failure {
     Failure::new(Exit::Usage, format!("{what} on the command line only; the console has a page for it"))
 }

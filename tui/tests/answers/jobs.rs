@@ -3,7 +3,7 @@
 use idunno_console::answer::document::List;
 use idunno_console::answer::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobExplanation, JobShare, JobStats,
-    JobWeight, Lease, Processing, SharingPolicy, StartedJob, StoppedJobs, Tokens,
+    JobWeight, Lease, Processing, SharingPolicy, StartedJob, StoppedJobs, Tokens, Webhook,
 };
 use idunno_console::answer::records::{RecordsFormat, RecordsRead};
 use idunno_console::answer::results::{
@@ -62,6 +62,7 @@ pub(super) fn running_job() -> JobStats {
         results_file: None,
         records: None,
         tokens: Some(Tokens { prompt: 25_200, completion: 4_800, total: 30_000, rate_per_s: 4_000.0 }),
+        webhook: Some(Webhook { url: "https://hooks.example.com/idunno".into(), due: true, failure: None }),
     }
 }
 
@@ -106,6 +107,7 @@ fn added_job() -> JobStats {
         local_share: 0.0,
         started_ms: None,
         tokens: None,
+        webhook: None,
         ..running_job()
     }
 }
@@ -151,7 +153,9 @@ pub(super) fn jobs(command: &str) -> Option<Examples> {
                 StartedJob { job: "job-2".into(), submitted: 30, started: false, records: None },
             ],
         }),
-        "start-job --wait" | "get-job-history" => Examples::of(&List { items: vec![done_job()] }),
+        "start-job --wait" | "wait-job" | "get-job-history" => {
+            Examples::of(&List { items: vec![done_job()] })
+        }
         "stop-job" => Examples::of(&StoppedJobs { jobs: words(&["job-1", "job-2"]) }),
         "cancel-job" => Examples::of(&CancelledJob { job: job() }),
         "delete-job" => Examples::of(&DeletedJob { job: job() }),

@@ -2,7 +2,7 @@
 
 use idunno_console::answer::document::List;
 use idunno_console::answer::identities::{
-    CreatedIdentity, CreatedKey, Identity, IdentityState, RevokedIdentity,
+    CreatedIdentity, CreatedKey, Identity, IdentityState, RevokedIdentity, WebhookKeys,
 };
 use idunno_console::answer::local::{
     KilledMember, KilledMembers, LocalCluster, LocalMember, LocalProcess, StartedProcesses, StoppedCluster,
@@ -75,6 +75,9 @@ pub(super) fn program(command: &str) -> Option<Examples> {
             prefixes: words(&["users/ada/"]),
             ends_ms: CREATED_MS,
         }),
+        "key webhook" => {
+            Examples::of(&WebhookKeys { keys: words(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]) })
+        }
         "identity revoke" => Examples::of(&RevokedIdentity { name: "ada".into() }),
         "identity ls" => {
             let ada = Identity {

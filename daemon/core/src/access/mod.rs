@@ -130,6 +130,7 @@ pub fn need_of_change(change: &Change) -> Need<'_> {
         | Change::StopJob { job }
         | Change::CancelJob { job }
         | Change::DeleteJob { job }
+        | Change::SetWebhook { job, .. }
         | Change::RetryDeadLetters { job, .. }
         | Change::DropDeadLetters { job, .. } => Need::Own(Claim::Job(*job)),
         // These take from the jobs of others, or from all.

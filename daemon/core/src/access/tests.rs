@@ -88,6 +88,7 @@ fn each_role_may_do_what_the_one_below_it_may_and_more() {
                 change(Change::StopJob { job }),
                 change(Change::CancelJob { job }),
                 change(Change::DeleteJob { job }),
+                change(Change::SetWebhook { job, url: None }),
                 change(Change::SetBatchSize { job, batch_size: BatchSize::Auto }),
                 change(Change::RetryDeadLetters { job, queries: vec![] }),
                 change(Change::DropDeadLetters { job, queries: vec![] }),

@@ -90,6 +90,10 @@ impl JobRecord {
         InvariantViolation::unless(state.is_over() == self.finished_ms.is_some(), || {
             format!("it is {state:?}, finished at {:?}", self.finished_ms)
         })?;
+        let is_end = matches!(state, JobState::Done | JobState::Cancelled | JobState::Paused(_));
+        InvariantViolation::unless(is_end || self.webhook_due_ms().is_none(), || {
+            format!("it is {state:?}, and an end of it is to be told")
+        })?;
         InvariantViolation::unless(!self.filed || *state == JobState::Done, || {
             format!("it is {state:?}, and its results are in a file")
         })
@@ -169,6 +173,10 @@ impl State {
             self.check_folder_of(job).map_err(|violation| violation.of(id))?;
             self.check_waiting(job).map_err(|violation| violation.of(id))?;
         }
+        let untold = self.jobs.values().filter(|job| job.webhook_due_ms().is_some()).map(|job| job.id);
+        InvariantViolation::unless(self.untold.iter().copied().eq(untold), || {
+            format!("untold are {:?}", self.untold)
+        })?;
         let unsettled = self.jobs.values().filter(|job| job.is_unsettled()).map(|job| job.id);
         InvariantViolation::unless(self.unsettled.iter().copied().eq(unsettled), || {
             format!("unsettled are {:?}", self.unsettled)

@@ -135,7 +135,7 @@ pub enum Action {
     StartJob {
         /// The job to start.
         job: JobId,
-        /// The inputs of its data set.
+        /// The inputs of its dataset.
         inputs: Inputs,
         /// Which of them it runs, and when it gives up.
         #[serde(default, skip_serializing_if = "StartOptions::is_default")]
@@ -173,6 +173,15 @@ pub enum Action {
     EndUploads(UploadId),
     /// Somebody has connected with this identity.
     NoteIdentity(Issued),
+    /// The webhook of a job was told an end of the job, or that was given up.
+    EndWebhook {
+        /// The job.
+        job: JobId,
+        /// When it came into the state that was told: refused if another has come since.
+        due_ms: u64,
+        /// Why it was given up, for people; `None` if the webhook knows.
+        failure: Option<String>,
+    },
 }
 
 /// Members that gained or lost their copy of one blob.

@@ -96,6 +96,7 @@ impl State {
         self.fold(job.segments);
         self.jobs.remove(&id);
         self.unsettled.remove(&id);
+        self.untold.remove(&id);
         self.pause_followers(id, "is deleted");
         // Job numbers are not reused, so a file of this name is this job's. There may be none.
         if job.started_ms.is_some() && self.files.contains_key(file.as_str()) {

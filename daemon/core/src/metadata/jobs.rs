@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, OneOrMany, PREDEFINED_MODELS, PinnedFolder,
-    Query, Records, State, truncate_reason,
+    Query, Records, State, Webhook, truncate_reason,
 };
 use crate::ranges::RangeSet;
 
@@ -118,10 +118,13 @@ pub struct JobRecord {
 /// How people want a job to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobTerms {
-    /// How the records of its data set are read.
+    /// How the records of its dataset are read.
     pub reading: ReadOptions,
     /// Which inputs it runs, from the first start, and how many may fail, from the last.
     pub start: StartOptions,
+    /// Who is told when it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
 }
 
 fn has_no_terms(terms: &JobTerms) -> bool {
@@ -186,7 +189,7 @@ impl JobRecord {
         decided
     }
 
-    /// The number of the input in the data set that a query has. A list keeps only the inputs of queries.
+    /// The number of the input in the dataset that a query has. A list keeps only the inputs of queries.
     pub fn input_of(&self, query: u64) -> u64 {
         let folder = self.folder.as_ref().and_then(|folder| folder.index.as_ref());
         let inputs =
@@ -214,12 +217,14 @@ impl JobRecord {
         self.finished_ms = None;
         self.filed = false;
         self.running_since_ms.get_or_insert(now_ms);
+        self.update_webhook(now_ms);
     }
 
     pub(super) fn halt(&mut self, state: JobState, now_ms: u64) {
         self.ran_ms = self.running_ms(now_ms);
         self.running_since_ms = None;
         self.state = state;
+        self.update_webhook(now_ms);
     }
 }
 
@@ -344,6 +349,11 @@ impl State {
         } else {
             self.unsettled.remove(&job.id);
         }
+        if job.webhook_due_ms().is_some() {
+            self.untold.insert(job.id);
+        } else {
+            self.untold.remove(&job.id);
+        }
         self.jobs.insert(job.id, Arc::new(job));
     }
 
@@ -413,7 +423,7 @@ impl State {
     }
 
     /// The job, or a refusal that changing its `property` has no effect because the job is over.
-    fn unfinished(&self, id: JobId, property: &str) -> Result<&Arc<JobRecord>, Refusal> {
+    pub(super) fn unfinished(&self, id: JobId, property: &str) -> Result<&Arc<JobRecord>, Refusal> {
         let job = self.job_or_refusal(id)?;
         let state = match job.state {
             JobState::Done => "done",

@@ -53,6 +53,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod views;
+mod webhooks;
 
 pub use blobs::{Blob, BlobTable, HOLDERS_PER_BLOB_MAX};
 pub use command::{Action, Applied, AskedBy, Command, DeadLetterRecord, HolderChange};
@@ -72,6 +73,7 @@ pub use pins::{
 pub use records::{Block, RECORD_BYTES_MAX, RecordSpan, Records};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
 pub use views::{STORED_VISITED_MAX, StoredPage};
+pub use webhooks::Webhook;
 
 use files::{CommitTerms, Content};
 use models::TrainedContent;
@@ -106,6 +108,9 @@ pub struct State {
     /// The jobs that are not over, or whose results are yet to be merged into a file.
     #[serde(skip)]
     unsettled: OrdSet<JobId>,
+    /// The jobs whose webhooks are yet to be told of an end.
+    #[serde(skip)]
+    untold: OrdSet<JobId>,
     #[serde(skip)]
     pins: pins::Pins,
     #[serde(skip)]
@@ -132,6 +137,8 @@ impl From<Snapshot> for State {
         let (Snapshot::V1(mut state) | Snapshot::V2(mut state)) = snapshot;
         state.pins = pins::Pins::of(state.jobs.values());
         state.unsettled = state.jobs.values().filter(|job| job.is_unsettled()).map(|job| job.id).collect();
+        state.untold =
+            state.jobs.values().filter(|job| job.webhook_due_ms().is_some()).map(|job| job.id).collect();
         state.share_with_files();
         state
     }
@@ -218,6 +225,9 @@ impl State {
                 let content = Content { size: *size, digest: *digest, extents };
                 self.file_results(*job, *finished_ms, content, rows.as_ref())
             }
+            Action::EndWebhook { job, due_ms, failure } => {
+                self.end_webhook(*job, *due_ms, failure.as_deref())
+            }
             Action::EndUploads(watermark) => {
                 self.upload_watermark = self.upload_watermark.max(*watermark);
                 Ok(Applied::Done)
@@ -254,6 +264,7 @@ impl State {
                 self.add_model(model, package, by.filter(|by| by.is_confined()))
             }
             Change::RemoveModel { model, force } => self.remove_model(model, *force),
+            Change::SetWebhook { job, url } => self.set_webhook(*job, url.as_ref()),
             Change::SetWeight { job, weight } => self.set_weight(*job, *weight),
             Change::RevokeIdentity { name, unseen } => {
                 self.revoke_identity(name, *unseen, by.map(|by| &by.name))

@@ -91,6 +91,7 @@ impl JobRecord {
             dropped: self.dead.len() - self.dead.intersection(&self.held).len(),
             owner: self.owner.clone(),
             records: self.records.as_ref().map(|records| Box::new(records.format.clone())),
+            webhook: self.terms.webhook.as_ref().map(|webhook| Box::new(webhook.into())),
         }
     }
 }

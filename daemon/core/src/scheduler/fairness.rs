@@ -83,7 +83,7 @@ impl Scheduler {
         self.has_model(worker, job) && !worker.is_cooling_down(id, self.now)
     }
 
-    /// Whether the worker is usable, has loaded the job's model version and reads its data set.
+    /// Whether the worker is usable, has loaded the job's model version and reads its dataset.
     pub(super) fn has_model(&self, worker: &Worker, job: &Job) -> bool {
         let can_read = worker.reads_parquet || !job.is_parquet;
         can_read && worker.is_usable(self.now, &self.config) && worker.has_loaded(&job.model, job.version)

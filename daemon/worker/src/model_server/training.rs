@@ -66,7 +66,7 @@ fn reading(options: &ReadOptions) -> Value {
 }
 
 impl ModelServerClient {
-    /// Starts training a model, or joins a running training. `dataset` is the training's data set, as a folder or file that
+    /// Starts training a model, or joins a running training. `dataset` is the training's dataset, as a folder or file that
     /// the server can read; `package` is the version of the package that the model is. Returns the task's id.
     pub async fn train(
         &self,

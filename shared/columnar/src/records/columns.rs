@@ -153,7 +153,7 @@ impl Columns {
     }
 }
 
-/// Whether a column holds pictures, sounds or the like, as Hugging Face's data sets have them.
+/// Whether a column holds pictures, sounds or the like, as Hugging Face's datasets have them.
 pub(super) fn has_media(kind: &DataType) -> bool {
     let DataType::Struct(fields) = kind else { return false };
     let has = |name: &str, is: fn(&DataType) -> bool| {

@@ -1,4 +1,4 @@
-//! Rows of Parquet files as records of data sets.
+//! Rows of Parquet files as records of datasets.
 //!
 //! [`footer_bytes`] says how much of a file's end is needed, [`Footer`] reads it: what the columns mean, where the row groups
 //! are, which bytes hold some rows, and the rows in them. So a reader fetches the columns that it needs of the row groups
@@ -43,7 +43,7 @@ pub struct RowGroup {
     pub at: u64,
 }
 
-/// A row, as the record of a data set. Texts are JSON.
+/// A row, as the record of a dataset. Texts are JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// What the model is given.

@@ -113,6 +113,7 @@ class Client:
         sample: int | None = None,
         max_failed: int | str | None = None,
         after: Job | str | None = None,
+        on_end: str | None = None,
         input_column: str | None = None,
         label_column: str | None = None,
         id_column: str | None = None,
@@ -123,7 +124,7 @@ class Client:
 
         `model` is a model's name, or what `idunno.model` decorates. `data` is
 
-        - a text: the name of a data set, or of a file of records, in the store;
+        - a text: the name of a dataset, or of a file of records, in the store;
         - a `pathlib.Path`: a local folder, each of whose files is a query, or a file of records;
         - a list or an iterator of JSON values, each of them a query; an object with `input` (and `label`, `id`) is a
           record;
@@ -142,6 +143,7 @@ class Client:
             sample=sample,
             max_failed=max_failed,
             after=after.id if isinstance(after, Job) else after,
+            on_end=on_end,
             input_column=input_column,
             label_column=label_column,
             id_column=id_column,

@@ -51,6 +51,7 @@ class RunOptions:
     sample: int | None = None
     max_failed: int | str | None = None
     after: str | None = None
+    on_end: str | None = None
     input_column: str | None = None
     label_column: str | None = None
     id_column: str | None = None
@@ -72,7 +73,13 @@ class RunOptions:
 
     def of_start(self) -> list[str]:
         """The words of `start-job`."""
-        return _options(limit=self.limit, sample=self.sample, max_failed=self.max_failed, after=self.after)
+        return _options(
+            limit=self.limit,
+            sample=self.sample,
+            max_failed=self.max_failed,
+            after=self.after,
+            on_end=self.on_end,
+        )
 
 
 def _options(**values: Any) -> list[str]:
@@ -218,7 +225,7 @@ class Core:
         return f"{folder}inputs/{uuid.uuid4().hex[:16]}"
 
     def _forget(self, inputs: Inputs) -> Steps[None]:
-        """Deletes a data set that was stored for one job only."""
+        """Deletes a dataset that was stored for one job only."""
         try:
             names = [name for name, _ in inputs.files]
             if not names:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-# In this order; the columns that the data set kept come before those about the work.
+# In this order; the columns that the dataset kept come before those about the work.
 _FIRST = ("query", "name", "id", "label", "output", "error")
 _LAST = ("model", "version", "worker", "attempt")
 _ALWAYS = frozenset(("query", "output", "error"))

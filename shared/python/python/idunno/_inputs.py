@@ -24,7 +24,7 @@ _DIGITS = 9
 
 @dataclass
 class Inputs:
-    """Local files that become a data set, and a folder of those that were made for it."""
+    """Local files that become a dataset, and a folder of those that were made for it."""
 
     dataset: str
     files: list[tuple[str, Path]] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Inputs:
 
 
 def inputs_of(data: Any, dataset: str) -> Inputs:
-    """Prepares data for a data set of this name. A file of records adds its ending to it."""
+    """Prepares data for a dataset of this name. A file of records adds its ending to it."""
     if isinstance(data, Path):
         if data.suffix.lower() in RECORD_SUFFIXES:
             name = dataset if dataset.endswith(data.suffix) else dataset + data.suffix
@@ -48,7 +48,7 @@ def inputs_of(data: Any, dataset: str) -> Inputs:
     elif isinstance(data, (bytes, bytearray, memoryview, Mapping)) or not isinstance(data, Iterable):
         raise TypeError(
             f"cannot run a job over a {type(data).__name__}: pass a list or an iterator of inputs, a data frame, "
-            "a pathlib.Path, or a text that names a data set of the store"
+            "a pathlib.Path, or a text that names a dataset of the store"
         )
     items = iter(data)
     first = next(items, items)

@@ -43,6 +43,14 @@ class Tokens(TypedDict):
     rate_per_s: float
 
 
+class Webhook(TypedDict):
+    """Who is told when a job ends."""
+
+    url: str
+    due: bool
+    failure: str | None
+
+
 class JobStats(TypedDict):
     """Figures of a job. Times end in their unit; a value that is not known is None."""
 
@@ -80,6 +88,7 @@ class JobStats(TypedDict):
     running_s: float
     results_file: str | None
     tokens: Tokens | None
+    webhook: Webhook | None
 
 
 class Explanation(TypedDict):

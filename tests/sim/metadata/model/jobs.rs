@@ -8,8 +8,9 @@ use idunno_shared::wire::control::{
 };
 use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange};
 use idunno_shared::wire::refusal::RefusalCode;
+use idunno_shared::wire::webhooks::WebhookUrl;
 
-use super::{NaiveJob, NaiveMetadata, NaiveVersion, Outcome, QueryState, numbers};
+use super::{NaiveJob, NaiveMetadata, NaiveVersion, NaiveWebhook, Outcome, QueryState, numbers};
 
 impl NaiveMetadata {
     pub(super) fn apply_job_change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
@@ -46,6 +47,16 @@ impl NaiveMetadata {
                     return Err(RefusalCode::Conflict);
                 }
                 job.weight = *weight;
+                Ok(Changed::Done)
+            }
+            Change::SetWebhook { job, url } => {
+                let job = self.job(*job)?;
+                if job.state.is_over() {
+                    return Err(RefusalCode::Conflict);
+                }
+                let due_ms = job.webhook.as_ref().and_then(|webhook| webhook.due_ms);
+                let webhook = |url: &WebhookUrl| NaiveWebhook { url: url.to_string(), due_ms, failure: None };
+                job.webhook = url.as_ref().map(webhook);
                 Ok(Changed::Done)
             }
             Change::RetryDeadLetters { job, queries } => {
@@ -123,6 +134,7 @@ impl NaiveMetadata {
             finished_ms: None,
             filed: false,
             failed_max: None,
+            webhook: None,
         };
         self.jobs.insert(id, job);
         Ok(Changed::JobAdded(JobId(id)))
@@ -283,6 +295,16 @@ impl NaiveMetadata {
         }
     }
 
+    /// A job that came into another state has that end to tell, or none.
+    pub(super) fn notice_end(&mut self, id: u64, before: &JobState) {
+        let now_ms = self.now_ms;
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state != *before) else { return };
+        let is_end = matches!(job.state, JobState::Done | JobState::Cancelled | JobState::Paused(_));
+        if let Some(webhook) = &mut job.webhook {
+            (webhook.due_ms, webhook.failure) = (is_end.then_some(now_ms), None);
+        }
+    }
+
     /// What becomes of jobs whose wait is over.
     pub(super) fn follow_up(&mut self) {
         let states: Vec<_> = self.jobs.iter().map(|(id, job)| (*id, job.state.clone())).collect();
@@ -353,6 +375,12 @@ impl NaiveJob {
             (shown.weight, shown.finished_ms, shown.filed),
             (self.weight, self.finished_ms, self.filed)
         );
+        let webhook = shown.terms.webhook.as_ref().map(|webhook| NaiveWebhook {
+            url: webhook.url.to_string(),
+            due_ms: webhook.due_ms,
+            failure: webhook.failure.clone(),
+        });
+        assert_eq!(webhook, self.webhook, "{id}");
         assert_eq!(shown.artefact.as_ref().map(|artefact| artefact.version), self.version, "{id}");
         assert_eq!(shown.submitted, self.query_states.len() as u64, "{id}");
         let of = |wanted: QueryState| -> Vec<u64> {

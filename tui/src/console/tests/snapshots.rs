@@ -4,9 +4,10 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::fixtures::{answer, busy_cluster, busy_details};
 use super::{enter, press, screen};
-use crate::console::state::{Msg, Page, State};
+use crate::console::state::{Mode, Msg, Page, State};
 use crate::console::theme::Theme;
 use crate::console::update::update;
+use crate::console::view::TOUR_SCREENS;
 
 const SIZES: [(u16, u16); 4] = [(60, 20), (80, 24), (120, 40), (200, 60)];
 
@@ -84,4 +85,16 @@ fn overlays() {
 
 fn enter_text(state: &mut State, text: &str) {
     text.chars().for_each(|c| _ = press(state, KeyCode::Char(c)));
+}
+
+#[test]
+fn tour() {
+    let mut state = busy_cluster(Page::Overview);
+    update(&mut state, Msg::Key(KeyEvent::new(KeyCode::Char('t'), KeyModifiers::CONTROL)), 2_000);
+    for number in 1..=TOUR_SCREENS {
+        assert_snapshots(&format!("tour_{number}"), &state);
+        let effects = press(&mut state, KeyCode::Enter);
+        assert_eq!(effects.is_empty(), number < TOUR_SCREENS, "{effects:?}");
+    }
+    assert!(matches!(state.mode, Mode::Page));
 }

@@ -90,6 +90,8 @@ fn every_command_has_a_key_and_is_in_the_palette() {
         "cluster rotate",
         "identity create",
         "key create",
+        "key webhook",
+        "wait-job",
     ];
     for entry in entries().iter().filter(|entry| !without_key.contains(&entry.name.as_str())) {
         assert!(keymap.hint(&entry.name).is_some(), "{} has no key", entry.name);

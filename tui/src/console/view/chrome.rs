@@ -145,7 +145,7 @@ pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect, position:
             let text = "Tab next field  Right accepts the suggestion  Enter runs  Esc cancels";
             frame.render_widget(Paragraph::new(text).style(theme.style(Tone::Dim)), area);
         }
-        Mode::Page | Mode::Result(_) | Mode::Confirm(_) => match &state.notice {
+        Mode::Page | Mode::Result(_) | Mode::Confirm(_) | Mode::Tour { .. } => match &state.notice {
             Some(notice) => {
                 let text = format!("{} {}", theme.glyph(notice.tone), notice.text);
                 let line = Line::styled(text, theme.style(notice.tone));

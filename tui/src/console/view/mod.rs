@@ -11,6 +11,7 @@ mod overlay;
 mod overview;
 mod position;
 mod table;
+mod tour;
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -24,6 +25,7 @@ use super::state::{Mode, Page, State};
 pub use chrome::tab_text;
 pub use help::help_lines;
 pub use table::column_at;
+pub use tour::TOUR_SCREENS;
 
 /// Draws the whole screen.
 pub fn view(state: &State, frame: &mut Frame<'_>, now_ms: u64) {
@@ -43,6 +45,7 @@ pub fn view(state: &State, frame: &mut Frame<'_>, now_ms: u64) {
     }
     match &state.mode {
         Mode::Help { input, line } => help::draw(state, input, *line, frame, layout.body),
+        Mode::Tour { screen } => tour::draw(state, *screen, frame, layout.body),
         Mode::Palette { input, selected } => help::palette(state, input, *selected, frame, layout.body),
         Mode::Result(pane) => overlay::result(state, *pane, frame, layout.body, now_ms),
         Mode::Confirm(confirm) => dialog::confirm(state, confirm, frame, layout.body, now_ms),

@@ -68,18 +68,22 @@ pub async fn get_dataset(
     session: &Session,
     dataset: &DatasetName,
     directory: &Path,
+    force: bool,
 ) -> Result<Answer, Failure> {
     let request = |after| ControlRequest::List { prefix: format!("{dataset}/"), after, limit: page_limit() };
     let found = pages(session, request, true).await?.files;
     if found.is_empty() {
         return Err(Failure::new(
             Exit::NotFound,
-            format!("there is no data set '{dataset}': ls lists the files"),
+            format!("there is no dataset '{dataset}': ls lists the files"),
         ));
     }
     let size_bytes = found.iter().map(|file| file.size).sum();
     let Targets { items, renamed } =
         local_targets(dataset, directory, found.into_iter().map(|file| file.name).collect());
+    if !force {
+        check_none_exists(&items)?;
+    }
     make_directories(directory, &items)?;
     let progress = session.reporter.start(dataset.as_str(), items.len() as u64, size_bytes);
     let report = session.files().get_files(items, progress.as_ref()).await?;
@@ -101,7 +105,7 @@ pub async fn get_dataset(
     Ok(Answer::new(&downloaded, text))
 }
 
-/// Where the files of a data set go.
+/// Where the files of a dataset go.
 struct Targets {
     items: Vec<GetItem>,
     /// Those that have another name there.
@@ -151,6 +155,19 @@ fn short_part(part: &str) -> String {
         end -= 1;
     }
     format!("{}~{digest}", &part[..end])
+}
+
+/// Refuses to replace local files.
+fn check_none_exists(items: &[GetItem]) -> Result<(), Failure> {
+    // A link that leads nowhere would be replaced, too.
+    let mut there = items.iter().filter(|item| item.target.symlink_metadata().is_ok());
+    let Some(first) = there.next() else { return Ok(()) };
+    let first = first.target.display();
+    let what = match there.count() {
+        0 => format!("this replaces {first}"),
+        others => format!("this replaces {first} and {}", text::count(others as u64, "other file")),
+    };
+    Err(Failure::unconfirmed(what, "--force"))
 }
 
 fn make_directories(directory: &Path, items: &[GetItem]) -> Result<(), Failure> {

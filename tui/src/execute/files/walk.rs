@@ -203,7 +203,7 @@ impl Found {
     }
 }
 
-/// The files under a directory that are selected, with their names in the data set.
+/// The files under a directory that are selected, with their names in the dataset.
 pub fn walk(root: &Path, dataset: &DatasetName, selection: &Selection) -> Result<Found, Failure> {
     root.read_dir().map_err(|error| Failure::error(format!("cannot read {}: {error}", root.display())))?;
     let real_root = root.canonicalize().unwrap_or_else(|_| root.to_owned());

@@ -106,7 +106,7 @@ pub async fn confusion(session: &Session, job: &JobRef) -> Result<Answer, Failur
     }
     let labelled: u64 = confusion.pairs.values().sum();
     if labelled == 0 {
-        let text = format!("{job} has no labelled answers: add labels to the data set before the job starts");
+        let text = format!("{job} has no labelled answers: add labels to the dataset before the job starts");
         return Err(Failure::new(Exit::NotFound, text));
     }
     let right: u64 =

@@ -26,6 +26,7 @@ mod jobs;
 mod models;
 mod packages;
 mod pins;
+mod webhooks;
 
 fn training() -> Training {
     Training { seed: 7, ..Training::default() }
