@@ -1,6 +1,7 @@
 //! Views of jobs, their assignments and leases for clients, as the coordinator knows them.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::blobs::PlacedBlob;
 use super::jobs::{BatchSize, Lease, Parameters, QueryRange, TokenCount};
@@ -37,7 +38,9 @@ impl JobState {
 }
 
 /// Properties of a job that were set by people, and the times of its life.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Of the last fields, which later versions added, those at the end that have no value are left out of messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct JobDetails {
     /// The job's name, if it has one.
     pub name: Option<JobName>,
@@ -62,8 +65,35 @@ pub struct JobDetails {
     #[serde(default)]
     pub records: Option<Box<RecordFormat>>,
     /// Where the job's end is told, if anywhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub webhook: Option<Box<WebhookView>>,
+}
+
+impl Serialize for JobDetails {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let later = match (&self.records, &self.webhook) {
+            (_, Some(_)) => 2,
+            (Some(_), None) => 1,
+            (None, None) => 0,
+        };
+        let mut details = serializer.serialize_struct("JobDetails", 9 + later)?;
+        details.serialize_field("name", &self.name)?;
+        details.serialize_field("weight", &self.weight)?;
+        details.serialize_field("parameters", &self.parameters)?;
+        details.serialize_field("created_ms", &self.created_ms)?;
+        details.serialize_field("started_ms", &self.started_ms)?;
+        details.serialize_field("finished_ms", &self.finished_ms)?;
+        details.serialize_field("results", &self.results)?;
+        details.serialize_field("dropped", &self.dropped)?;
+        details.serialize_field("owner", &self.owner)?;
+        if later > 0 {
+            details.serialize_field("records", &self.records)?;
+        }
+        if later > 1 {
+            details.serialize_field("webhook", &self.webhook)?;
+        }
+        details.end()
+    }
 }
 
 /// A job.

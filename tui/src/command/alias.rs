@@ -65,7 +65,14 @@ fn expanded<W: AsRef<OsStr> + Clone + From<String>>(
 pub(super) fn command_position<W: AsRef<OsStr>>(words: &[W], start: usize) -> Option<usize> {
     let grammar = Arguments::command();
     let takes_next_word = |option: &str| {
-        let argument = grammar.get_arguments().find(|argument| argument.get_long() == Some(option));
+        let mut arguments = grammar.get_arguments();
+        let argument = match option.strip_prefix('-') {
+            Some(long) => arguments.find(|argument| argument.get_long() == Some(long)),
+            // Behind its letter a short option may have its value.
+            None => arguments.find(|argument| {
+                argument.get_short().is_some_and(|short| option.strip_prefix(short) == Some(""))
+            }),
+        };
         argument
             .is_some_and(|argument| argument.get_action().takes_values() && !argument.is_require_equals_set())
     };
@@ -73,7 +80,7 @@ pub(super) fn command_position<W: AsRef<OsStr>>(words: &[W], start: usize) -> Op
     loop {
         match words.get(at)?.as_ref().to_str().and_then(|word| word.strip_prefix('-')) {
             None => return Some(at),
-            Some(rest) => at += if takes_next_word(rest.trim_start_matches('-')) { 2 } else { 1 },
+            Some(option) => at += if takes_next_word(option) { 2 } else { 1 },
         }
     }
 }

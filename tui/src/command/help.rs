@@ -104,12 +104,8 @@ fn groups(command: &Command) -> String {
         }
         text.push('\n');
     }
-    let nouns: Vec<String> = nouns::names().map(|noun| format!("`idunno {noun}`")).collect();
-    let _ = writeln!(
-        text,
-        "By noun, `idunno job start` is `idunno start-job`: {} list theirs.",
-        nouns.join(", ")
-    );
+    let nouns: Vec<String> = nouns::names().map(|noun| format!("`{noun}`")).collect();
+    let _ = writeln!(text, "By noun, `idunno job start` is `idunno start-job`. Nouns: {}.", nouns.join(", "));
     text + "`idunno help COMMAND` says all about a command.\n"
 }
 

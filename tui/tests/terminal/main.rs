@@ -53,17 +53,7 @@ impl Cluster {
     }
 
     fn console(&self, variables: &[(&str, &str)]) -> Terminal {
-        let config = self.dir.path().join("no-settings");
-        std::fs::create_dir_all(&config).unwrap();
-        std::fs::write(config.join("tour-seen"), "").unwrap();
-        self.console_with(&config, variables)
-    }
-
-    /// A console of somebody with these settings.
-    fn console_with(&self, config: &Path, variables: &[(&str, &str)]) -> Terminal {
-        let mut variables = variables.to_vec();
-        variables.push(("IDUNNO_CONFIG_DIR", config.to_str().unwrap()));
-        Terminal::start(Path::new(IDUNNO), &["--dir", self.path()], &variables)
+        Terminal::start(Path::new(IDUNNO), &["--dir", self.path()], variables)
     }
 }
 
@@ -89,14 +79,15 @@ fn coordinator(screen: &str) -> String {
 fn the_tour_is_shown_once() {
     let cluster = Cluster::start();
     let config = cluster.dir.path().join("new/idunno");
-    let mut console = cluster.console_with(&config, &[]);
+    let settings = [("IDUNNO_CONFIG_DIR", config.to_str().unwrap())];
+    let mut console = cluster.console(&settings);
     console.shows("tour 1 of 3");
     console.press("\r");
     console.shows("tour 2 of 3");
     console.press("\x1b");
     console.until("no tour", |it| !it.screen().contains("tour "));
     console.until("it is remembered", |_| config.join("tour-seen").exists());
-    let mut again = cluster.console_with(&config, &[]);
+    let mut again = cluster.console(&settings);
     again.shows("● LIVE");
     assert!(!again.screen().contains("tour "), "{}", again.screen());
     again.press("\x14");

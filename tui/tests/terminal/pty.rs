@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 /// The escape sequence that ends a frame.
 const FRAME_END: &[u8] = b"\x1b[?2026l";
@@ -27,10 +28,12 @@ pub(crate) struct Terminal {
     pub(crate) raw: Vec<u8>,
     /// Every frame, as text.
     pub(crate) frames: Vec<String>,
+    /// The settings of somebody who has changed none and has seen the tour.
+    _settings: TempDir,
 }
 
 impl Terminal {
-    /// Starts a program in a terminal of 120 columns and 40 lines.
+    /// Starts a program in a terminal of 120 columns and 40 lines, for somebody who has seen the console before.
     pub(crate) fn start(program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let size = PtySize { rows: 40, cols: 120, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
@@ -42,6 +45,9 @@ impl Terminal {
         for name in ["NO_COLOR", "LC_ALL", "IDUNNO_CLUSTER", "IDUNNO_CONTEXT", "IDUNNO_READ_ONLY"] {
             command.env_remove(name);
         }
+        let own_settings = tempfile::tempdir().unwrap();
+        std::fs::write(own_settings.path().join("tour-seen"), "").unwrap();
+        command.env("IDUNNO_CONFIG_DIR", own_settings.path());
         for (name, value) in variables {
             command.env(name, value);
         }
@@ -59,7 +65,19 @@ impl Terminal {
         let keys = pair.master.take_writer().unwrap();
         let parser = vt100::Parser::new(40, 120, 0);
         let (pending, raw, frames) = (Vec::new(), Vec::new(), Vec::new());
-        Self { child, master: pair.master, keys, output, parser, pending, closed: false, before, raw, frames }
+        Self {
+            child,
+            master: pair.master,
+            keys,
+            output,
+            parser,
+            pending,
+            closed: false,
+            before,
+            raw,
+            frames,
+            _settings: own_settings,
+        }
     }
 
     pub(crate) fn press(&mut self, keys: &str) {

@@ -340,7 +340,7 @@ fn the_filter_hides_rows_and_escape_shows_them_again() {
 fn help_lists_every_command() {
     let mut state = live();
     press(&mut state, KeyCode::Char('?'));
-    let text = screen(&state, 140, 180, 2000);
+    let text = screen(&state, 140, 200, 2000);
     for entry in crate::command::registry::entries() {
         // Two of them are pages of the console.
         let shown = format!(":{} ", entry.name);

@@ -43,7 +43,7 @@ const SCREENS: [Screen; 3] = [
     Screen {
         title: "when something is wrong",
         lines: &[
-            (&["explain"], "says why a job does not run, and what to do"),
+            (&["explain"], "says why a job does not run, with the next step"),
             (&["describe"], "shows everything about the selection"),
             (&["logs-of"], "shows the log lines of the selection"),
             (&["help"], "lists all keys; type to search"),
