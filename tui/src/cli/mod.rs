@@ -17,7 +17,7 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 
 use crate::answer::{Answer, Exit, Failure};
-use crate::command::values::{OnEnd, RowFormat};
+use crate::command::values::RowFormat;
 use crate::command::{Arguments, IdentityVerb, LocalVerb, Output, Verb, alias};
 use crate::console::{self, terminal::termination_signal};
 use crate::execute::files::STREAM;
@@ -113,18 +113,10 @@ async fn run_command(session: &Session, mut verb: Verb, output: Output, repeated
                     None => execute::run(session, verb).await,
                 }
             }
-            Verb::StartJob {
-                on_end: Some(OnEnd::Command(command)),
-                wait: true,
-                jobs,
-                limit,
-                sample,
-                max_failed,
-                after,
-            } => {
-                let verb =
-                    Verb::StartJob { jobs, limit, sample, max_failed, after, on_end: None, wait: true };
-                on_end::run(session, verb, &command).await
+            Verb::StartJob { jobs, mut starting, wait: true } if !repeated => {
+                let command = starting.take_command();
+                let ended = execute::run(session, Verb::StartJob { jobs, starting, wait: true }).await;
+                on_end::run(ended, command).await
             }
             Verb::Cat { files } => streams::cat(session, &files).await,
             verb if repeated => watch::repeat(session, verb, output).await.map(|()| Answer::default()),

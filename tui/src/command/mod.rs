@@ -12,6 +12,7 @@ pub mod nouns;
 pub mod reading;
 pub mod registry;
 pub mod selection;
+pub mod starting;
 pub mod subverbs;
 #[cfg(test)]
 mod tests;

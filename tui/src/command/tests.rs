@@ -5,6 +5,7 @@ use idunno_shared::wire::records::{Keep, Quote};
 
 use super::line::{CompletionNames, Line, complete, parse, split};
 use super::registry::{CommandInfo, Danger, entries};
+use super::starting::Starting;
 use super::{Arguments, JobRef, LocalVerb, Seeds, Verb};
 
 #[test]
@@ -240,15 +241,7 @@ fn lines_become_commands() {
 
 /// A start without options.
 fn started(jobs: Vec<JobRef>) -> Verb {
-    Verb::StartJob {
-        jobs,
-        limit: None,
-        sample: None,
-        max_failed: None,
-        after: None,
-        on_end: None,
-        wait: false,
-    }
+    Verb::StartJob { jobs, starting: Starting::default(), wait: false }
 }
 
 #[test]

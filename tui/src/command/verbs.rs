@@ -1,20 +1,20 @@
 //! The grammar's commands and their arguments. The doc comments are the help text.
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName};
-use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, FailedMax, VERSIONS_KEPT};
+use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
 use super::file_pattern::FilePattern;
 use super::reading::{KeptColumns, Reading};
 use super::selection::FileSelection;
+use super::starting::Starting;
 use super::subverbs::{
     ClusterVerb, DeadLettersVerb, IdentityVerb, KeyVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
 };
-use super::values::{JobRef, MemberRef, MinLevel, OnEnd, Parameter, PolicyName, RowFormat, Shell, Since};
+use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Verb {
@@ -136,21 +136,8 @@ pub enum Verb {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<JobRef>,
-        /// Run only the first N records or files of the dataset: at the first start
-        #[arg(long, value_name = "N", conflicts_with = "sample")]
-        limit: Option<NonZeroU64>,
-        /// Run only N records or files drawn at random, the same ones each time: at the first start
-        #[arg(long, value_name = "N")]
-        sample: Option<NonZeroU64>,
-        /// Pause a job once more of its queries than this have failed: a number, or a percentage such as 5%
-        #[arg(long, value_name = "N|P%")]
-        max_failed: Option<FailedMax>,
-        /// Run only once another job is done; the queries are chosen now
-        #[arg(long, value_name = "JOB")]
-        after: Option<JobRef>,
-        /// What happens when a job is done, paused or cancelled: the cluster tells a URL; a command runs here, with --wait
-        #[arg(long, value_name = "URL|COMMAND")]
-        on_end: Option<OnEnd>,
+        #[command(flatten)]
+        starting: Starting,
         /// Return when all jobs are done
         #[arg(long)]
         wait: bool,

@@ -1,15 +1,12 @@
 //! Commands that change jobs.
 
-use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::Progress;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
-use idunno_shared::wire::control::{
-    Change, Changed, FailedMax, JobOptions, JobState, JobView, Selection, StartOptions,
-};
+use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, JobView, StartOptions};
 use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy, RecordFormat};
 use idunno_shared::wire::webhooks::WebhookUrl;
 use tokio::time::Instant;
@@ -91,17 +88,6 @@ pub async fn set_policy(session: &Session, policy: Policy) -> Result<Answer, Fai
     session.cluster().change(Change::SetPolicy(policy)).await?;
     let (word, meaning) = text::policy(policy);
     Ok(Answer::new(&SharingPolicy { policy: policy.into() }, format!("policy {word}: {meaning}")))
-}
-
-/// What a job runs, and when it gives up. The arguments exclude a limit beside a sample.
-pub fn start_options(
-    limit: Option<NonZeroU64>,
-    sample: Option<NonZeroU64>,
-    failed_max: Option<FailedMax>,
-    after: Option<JobId>,
-) -> StartOptions {
-    let selection = limit.map(Selection::First).or_else(|| sample.map(Selection::Sample)).unwrap_or_default();
-    StartOptions { selection, failed_max, after }
 }
 
 /// `start-job`.

@@ -86,16 +86,14 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,
         Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
         Verb::SetPolicy { policy } => jobs::set_policy(session, policy.into()).await,
-        Verb::StartJob { on_end: Some(OnEnd::Command(_)), .. } => {
-            Err(Failure::new(Exit::Usage, COMMAND_NEEDS_WAIT))
-        }
-        Verb::StartJob { jobs, limit, sample, max_failed, after, on_end, wait } => {
-            let after = job_lookup::resolve_any(session, after.as_ref()).await?;
-            let options = jobs::start_options(limit, sample, max_failed, after);
-            let webhook = on_end.and_then(|on_end| match on_end {
-                OnEnd::Url(url) => Some(url),
-                OnEnd::Command(_) => None,
-            });
+        Verb::StartJob { jobs, starting, wait } => {
+            let after = job_lookup::resolve_any(session, starting.after.as_ref()).await?;
+            let options = starting.options(after);
+            let webhook = match starting.on_end {
+                None => None,
+                Some(OnEnd::Url(url)) => Some(url),
+                Some(OnEnd::Command(_)) => return Err(Failure::new(Exit::Usage, COMMAND_NEEDS_WAIT)),
+            };
             jobs::start(session, &jobs, options, webhook, wait).await
         }
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
