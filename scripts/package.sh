@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the Debian package from programs that are already built: cargo build --release --features parquet -p idunno-daemon -p idunno-console.
+# Makes the Debian package from programs that are already built: cargo build --release --features parquet,references -p idunno-daemon -p idunno-console.
 #
 #   scripts/package.sh [--programs DIR] [--version V] [--out DIR]
 #

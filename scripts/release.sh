@@ -52,7 +52,7 @@ target="${CARGO_TARGET_DIR:-$root/target}"
 # A folder with idunno and idunnod: the one that was named, or that of the build.
 built_programs() {
     if [[ -z "$programs" ]]; then
-        (cd "$root" && cargo build --locked --release -p idunno-daemon -p idunno-console --bins --features parquet) >&2
+        (cd "$root" && cargo build --locked --release -p idunno-daemon -p idunno-console --bins --features parquet,references) >&2
         programs="$target/release"
     fi
 }
@@ -77,7 +77,7 @@ build_python() {
 make_wheels() {
     build_python
     built_programs
-    (cd "$root/shared/python" && CARGO_TARGET_DIR="$target/python" "$(dirname "$python")/maturin" build --release --locked --features parquet \
+    (cd "$root/shared/python" && CARGO_TARGET_DIR="$target/python" "$(dirname "$python")/maturin" build --release --locked --features parquet,references \
         --interpreter "$python" --out "$work/maturin") >&2
     local built glibc tree unpacked wheel
     "$python" -m wheel unpack --dest "$work/unpacked" "$work"/maturin/idunno-*.whl >&2

@@ -6,7 +6,7 @@
 # of calls, and ends with a line that counts. Exit code 0 only if all passed.
 #
 # Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno and idunnod, and perhaps idunno-gateway, in place of building them
-# (with the feature parquet);
+# (with the features parquet and references);
 # IDUNNO_TEST_PYTHON a Python with the model server; IDUNNO_CLIENTS_VENV another place of the environments; IDUNNO_CLIENTS_PARTS the parts
 # of 16 MiB of the large upload (64), IDUNNO_CLIENTS_LINES the lines of the large batch (10000).
 set -euo pipefail
@@ -45,7 +45,7 @@ link() { # FOLDER NAME...
 if [[ -n "$given" ]]; then
     link "$given" idunno idunnod
 else
-    cargo build --locked "${flags[@]}" --package idunno-daemon --package idunno-console --features parquet
+    cargo build --locked "${flags[@]}" --package idunno-daemon --package idunno-console --features parquet,references
     link "${CARGO_TARGET_DIR:-target}/$profile" idunno idunnod
 fi
 if [[ -n "$given" && -x "$given/idunno-gateway" ]]; then

@@ -17,6 +17,7 @@ pub mod injected_faults;
 pub mod names;
 #[cfg(feature = "client")]
 pub mod package;
+pub mod public_addresses;
 #[cfg(feature = "client")]
 pub mod security;
 pub mod text;

@@ -63,6 +63,9 @@ mod recipes;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+#[cfg(feature = "references")]
+mod references;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod repair_figures;

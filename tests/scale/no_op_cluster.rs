@@ -112,7 +112,7 @@ impl NoOpCluster {
                 running: job.state == JobState::Running,
                 pending: job.pending(),
                 weight: job.weight,
-                is_parquet: false,
+                needs: None,
             }));
         }
         jobs.len()

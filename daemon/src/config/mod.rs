@@ -103,6 +103,8 @@ pub struct MemberConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// `HOST` or `HOST:PORT` to which webhooks go although it is private.
     pub webhook_hosts: Vec<String>,
+    /// The URLs of what datasets may refer to although it is private, and what is read with this member's credentials.
+    pub reference_urls: Vec<String>,
 }
 
 impl Settings {
@@ -136,6 +138,7 @@ impl Settings {
             scrub_period: self.scrub_period()?,
             metrics_listen: self.metrics_listen,
             webhook_hosts,
+            reference_urls: self.checked_reference_urls()?,
         })
     }
 
@@ -264,6 +267,24 @@ impl Settings {
                 Err(invalid("webhook_hosts", host, why))
             }
             None => Ok(hosts.into_iter().map(str::to_owned).collect()),
+        }
+    }
+
+    fn checked_reference_urls(&self) -> Result<Vec<String>, ConfigError> {
+        const SCHEMES: [&str; 6] = ["s3", "gs", "az", "http", "https", "file"];
+        let given = self.reference_urls.as_deref().unwrap_or_default();
+        let urls: Vec<&str> = given.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+        let is_url = |url: &str| {
+            let parts = url.split_once("://");
+            parts.is_some_and(|(scheme, rest)| SCHEMES.contains(&scheme) && !rest.contains('*'))
+        };
+        match urls.iter().find(|url| !is_url(url)) {
+            Some(url) => {
+                let why = "list URLs as s3://BUCKET/PREFIX/, https://HOST:PORT/ or file:///FOLDER/ with commas between \
+                           them, without a pattern";
+                Err(invalid("reference_urls", url, why))
+            }
+            None => Ok(urls.into_iter().map(str::to_owned).collect()),
         }
     }
 

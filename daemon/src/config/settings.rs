@@ -81,6 +81,9 @@ pub struct Settings {
     /// Hosts on this machine or in private networks to which webhooks may be sent, with commas between them [default: none]
     #[arg(long, env = "IDUNNO_WEBHOOK_HOSTS", value_name = "HOST[:PORT],...")]
     pub webhook_hosts: Option<String>,
+    /// URLs of buckets and folders that datasets may refer to although they are private, and that are read with this member's own credentials, with commas between them: s3://BUCKET/, https://minio:9000/, file:///mnt/data/ [default: none]
+    #[arg(long, env = "IDUNNO_REFERENCE_URLS", value_name = "URL,...")]
+    pub reference_urls: Option<String>,
     /// Limit on connections in their handshake, 1 to 4,096; half of it is kept for addresses of known members; beyond the limit, the oldest is closed [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
     pub limit_greetings: Option<usize>,
@@ -153,6 +156,7 @@ impl Settings {
             log_format: self.log_format.or(file.log_format),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
             webhook_hosts: self.webhook_hosts.or(file.webhook_hosts),
+            reference_urls: self.reference_urls.or(file.reference_urls),
             backend: if self.backend.is_empty() { file.backend } else { self.backend },
         }
     }

@@ -38,6 +38,7 @@ impl Worker {
         let (me, data_dir) = (parts.deps.me, config.common.data_dir.clone());
         let worker = WorkerConfig {
             backends: config.backends.clone(),
+            reference_urls: config.reference_urls.clone(),
             ..WorkerConfig::new(me, config.name.clone(), parts.generation, server, data_dir)
         };
         let coordinator = Arc::new(parts.cluster.clone());

@@ -227,6 +227,7 @@ mod tests {
                 runners: vec![runner],
                 shared: Vec::new(),
                 reads_parquet: true,
+                reads_references: false,
             },
         )
         .unwrap();

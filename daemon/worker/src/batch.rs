@@ -22,7 +22,7 @@ use idunno_shared::wire::records::RecordIdentity;
 use tracing::debug;
 
 use super::faults::{FaultCollector, ranges_of};
-use super::inputs::{BatchRecords, Chunk, InputFault, PreparedBatch, fetch_chunk, record_chunk};
+use super::inputs::{BatchRecords, Chunk, InputFault, PreparedBatch, fetch_chunk};
 use super::labels::Labels;
 use super::latency::InferLatency;
 use super::model_server::{Extensions, ModelServerClient, ServerError};
@@ -122,7 +122,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         let next = chunks.get(number + 1).cloned().unwrap_or(0..0);
         let read_next = async {
             match &records {
-                Some(records) => record_chunk(records, next),
+                Some(records) => records.chunk(next).await,
                 None => fetch_chunk(&*context.store, &grant.inputs, next).await,
             }
         };

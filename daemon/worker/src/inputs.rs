@@ -1,7 +1,8 @@
 //! The inputs of a batch: read from the store in chunks, one chunk for each infer call.
 //!
 //! Decides how a batch is cut into chunks, and which inputs cannot be read. Records of a file are all read at once; as many
-//! bytes as the coordinator allows are then in memory. Other inputs are read a chunk at a time.
+//! bytes as the coordinator allows are then in memory. Other inputs, objects outside the cluster among them, are read a chunk
+//! at a time.
 //!
 //! Bounds: a chunk has at most the configured number of bytes, or is one input of at most [`INPUT_BYTES_MAX`].
 
@@ -11,12 +12,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::future::join;
+use idunno_references::ObjectClient;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::{FaultKind, FooterGrant, Grant, QueryInput, RecordFormat, RecordsGrant};
 use tokio::time::timeout;
 
 use super::extents::ExtentCache;
 use super::labels::{LabelCache, Labels, LabelsError};
+use super::objects::BatchObjects;
 use super::row_groups::{RowGroupCache, RowsRead};
 use super::rows::{QuotedName, RowName};
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
@@ -36,11 +39,11 @@ pub(super) struct InputFault {
 }
 
 impl InputFault {
-    fn fetch(reason: String) -> Self {
+    pub(super) fn fetch(reason: String) -> Self {
         Self { kind: FaultKind::Fetch, reason }
     }
 
-    fn bad_input(reason: String) -> Self {
+    pub(super) fn bad_input(reason: String) -> Self {
         Self { kind: FaultKind::BadInput, reason }
     }
 
@@ -80,23 +83,65 @@ pub(super) struct BatchRecords {
     numbers: Vec<u64>,
     file: QuotedName,
     is_local: bool,
+    /// The objects outside the cluster that are the inputs, if the records refer to such.
+    objects: Option<BatchObjects>,
 }
 
 impl BatchRecords {
+    /// The inputs at these positions. They are at hand, unless they are outside the cluster.
+    pub(super) async fn chunk(&self, positions: Range<usize>) -> Chunk {
+        match &self.objects {
+            Some(objects) => objects.read(positions).await,
+            None => positions.map(|position| ChunkInput { position, bytes: self.input(position) }).collect(),
+        }
+    }
+
+    fn input(&self, position: usize) -> Result<FetchedBytes, InputFault> {
+        match &self.by_position[position].input {
+            Ok(input) if input.len() as u64 <= INPUT_BYTES_MAX => {
+                Ok(FetchedBytes { bytes: input.clone(), is_local: self.is_local })
+            }
+            Ok(input) => Err(InputFault::bad_input(format!(
+                "the record's input has {} bytes, but a query may have {INPUT_BYTES_MAX}",
+                input.len()
+            ))),
+            Err(error) => Err(InputFault::bad_input(error.to_string())),
+        }
+    }
+
+    /// How many bytes each input has.
+    fn sizes(&self) -> Vec<u64> {
+        let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
+        match &self.objects {
+            Some(objects) => objects.sizes(),
+            None => self.by_position.iter().map(size).collect(),
+        }
+    }
+
     pub(super) fn name(&self, position: usize) -> RowName<'_> {
         RowName::Record(&self.file, self.numbers[position])
     }
 }
 
 /// Caches that the batches of a dataset share.
-#[derive(Default)]
 pub struct InputCaches {
     pub labels: LabelCache,
     pub extents: ExtentCache,
     pub row_groups: RowGroupCache,
+    pub objects: Arc<ObjectClient>,
 }
 
 impl InputCaches {
+    /// Empty caches. Objects outside the cluster are read through this client, whose connections are kept.
+    pub fn new(objects: ObjectClient) -> Self {
+        Self {
+            labels: LabelCache::default(),
+            extents: ExtentCache::default(),
+            row_groups: RowGroupCache::default(),
+            objects: Arc::new(objects),
+        }
+    }
+
     /// Frees all that is cached.
     pub async fn clear(&self) {
         self.labels.clear();
@@ -159,10 +204,8 @@ async fn prepare_records(
     }
     match read_records(store, caches, &granted, grant.footer.as_ref(), numbers).await {
         Ok(records) => {
-            let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
-            let sizes: Vec<u64> = records.by_position.iter().map(size).collect();
-            let chunks = plan_chunks(&sizes, chunk_bytes);
-            let first = record_chunk(&records, chunks.first().cloned().unwrap_or(0..0));
+            let chunks = plan_chunks(&records.sizes(), chunk_bytes);
+            let first = records.chunk(chunks.first().cloned().unwrap_or(0..0)).await;
             PreparedBatch { grant, queries, chunks, first, labels: None, records: Some(records) }
         }
         Err(fault) => unreadable(grant, queries, &fault),
@@ -183,7 +226,7 @@ async fn read_records(
             .map_err(|_| InputFault::timed_out())?
             .map_err(|error| InputFault::fetch(format!("cannot read the rows: {error}")))?;
         let file = QuotedName::from(&granted.file);
-        return Ok(BatchRecords { by_position: records, numbers, file, is_local });
+        return Ok(BatchRecords { by_position: records, numbers, file, is_local, objects: None });
     }
     let fetched = timeout(FETCH_TIMEOUT, caches.extents.read(store, granted)).await;
     let FetchedBytes { bytes, is_local } = fetched
@@ -206,21 +249,13 @@ async fn read_records(
         let reason = format!("cannot read the records: found {found} where the index has {count}");
         return Err(InputFault::fetch(reason));
     }
-    Ok(BatchRecords { by_position, numbers, file: QuotedName::from(&granted.file), is_local })
-}
-
-pub(super) fn record_chunk(records: &BatchRecords, positions: Range<usize>) -> Chunk {
-    let bytes = |position: usize| match &records.by_position[position].input {
-        Ok(input) if input.len() as u64 <= INPUT_BYTES_MAX => {
-            Ok(FetchedBytes { bytes: input.clone(), is_local: records.is_local })
+    let objects = match &granted.format {
+        RecordFormat::References(source) => {
+            Some(BatchObjects::of(Arc::clone(&caches.objects), source.clone(), &mut by_position))
         }
-        Ok(input) => Err(InputFault::bad_input(format!(
-            "the record's input has {} bytes, but a query may have {INPUT_BYTES_MAX}",
-            input.len()
-        ))),
-        Err(error) => Err(InputFault::bad_input(error.to_string())),
+        _ => None,
     };
-    positions.map(|position| ChunkInput { position, bytes: bytes(position) }).collect()
+    Ok(BatchRecords { by_position, numbers, file: QuotedName::from(&granted.file), is_local, objects })
 }
 
 fn input_bytes(input: &QueryInput) -> u64 {
@@ -295,6 +330,7 @@ fn join_extents(
 
 #[cfg(test)]
 mod tests {
+    use idunno_references::Trust;
     use idunno_shared::ids::{Digest, JobId, Term};
     use idunno_shared::wire::jobs::{Lease, Parameters, QueryRange};
 
@@ -321,7 +357,7 @@ mod tests {
             parameters: Parameters::default(),
             footer: None,
         };
-        let caches = InputCaches::default();
+        let caches = InputCaches::new(ObjectClient::new(&Trust::Everything));
         // The second waits for the first one's read, and then reads for itself.
         let both = join(
             prepare(&store, &caches, grant.clone(), CHUNK_BYTES_DEFAULT),

@@ -36,6 +36,7 @@ pub mod latency;
 pub mod lease_table;
 pub mod model_server;
 pub mod models;
+mod objects;
 pub mod open_inference;
 pub mod packages;
 pub mod protocol;
@@ -91,6 +92,8 @@ pub struct WorkerConfig {
     pub server: ServerConfig,
     /// The model servers of others that answer for models which they alone have.
     pub backends: Vec<Backend>,
+    /// The URLs of what datasets may refer to although it is private, and what is read with this process's credentials.
+    pub reference_urls: Vec<String>,
     pub data_dir: PathBuf,
     pub timing: SupervisorTiming,
     /// Bytes of inputs in one infer call. A larger batch is sent in several calls; a single larger input is sent alone.
@@ -118,6 +121,7 @@ impl WorkerConfig {
             generation,
             server,
             backends: Vec::new(),
+            reference_urls: Vec::new(),
             data_dir,
             timing: SupervisorTiming::default(),
             chunk_bytes: inputs::CHUNK_BYTES_DEFAULT,

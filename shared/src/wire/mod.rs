@@ -18,6 +18,7 @@ pub mod logs;
 pub mod membership;
 mod packages;
 pub mod records;
+pub mod references;
 pub mod refusal;
 pub mod resources;
 mod start_options;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::bounded;
+use super::references::ReferenceSource;
+use super::resources::ReadFeature;
 use crate::names::ColumnName;
 
 /// Most columns that come back in the rows.
@@ -13,7 +15,7 @@ pub const KEPT_NAMES_BYTES_MAX: usize = 16 << 10;
 pub const FAILED_IDENTITY_BYTES_MAX: usize = 1024;
 
 /// Endings of the names of files that are datasets by themselves, in lower case.
-pub const DATASET_ENDINGS: [&str; 6] = ["jsonl", "ndjson", "csv", "tsv", "parquet", "list"];
+pub const DATASET_ENDINGS: [&str; 7] = ["jsonl", "ndjson", "csv", "tsv", "parquet", "list", "refs"];
 
 /// The columns that have a meaning, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,13 +165,24 @@ pub enum RecordFormat {
     },
     /// Rows of a Parquet file.
     Parquet(ParquetLayout),
+    /// One JSON object a line, whose `input` is a reference to an object outside the cluster. The object is the input.
+    References(ReferenceSource),
 }
 
 impl RecordFormat {
+    /// What a program must be built with to read the records.
+    pub const fn needs(&self) -> Option<ReadFeature> {
+        match self {
+            Self::Parquet(_) => Some(ReadFeature::Parquet),
+            Self::References(_) => Some(ReadFeature::References),
+            Self::Jsonl | Self::Csv { .. } | Self::JsonFields { .. } => None,
+        }
+    }
+
     /// Bytes of all names in it.
     pub fn names_bytes(&self) -> usize {
         let (columns, kept) = match self {
-            Self::Jsonl => return 0,
+            Self::Jsonl | Self::References(_) => return 0,
             Self::Csv { layout, .. } => (&layout.names, self.kept()),
             Self::JsonFields { columns, .. } | Self::Parquet(ParquetLayout { columns, .. }) => {
                 (columns, self.kept())
@@ -186,7 +199,9 @@ impl RecordFormat {
             Self::JsonFields { keep: Keep::All, .. } => None,
             Self::JsonFields { keep: Keep::Columns(names), .. }
             | Self::Parquet(ParquetLayout { keep: names, .. }) => Some(names.iter().collect()),
-            Self::Jsonl | Self::JsonFields { keep: Keep::Nothing, .. } => Some(Vec::new()),
+            Self::Jsonl | Self::References(_) | Self::JsonFields { keep: Keep::Nothing, .. } => {
+                Some(Vec::new())
+            }
         }
     }
 }

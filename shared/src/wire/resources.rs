@@ -30,14 +30,33 @@ pub struct WorkerResources {
     #[serde(default, deserialize_with = "bounded::list::<SHARED_BACKENDS_MAX, _, _>")]
     pub shared: Vec<SharedBackend>,
     /// Whether its program reads Parquet.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub reads_parquet: bool,
+    /// Whether its program reads objects outside the cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_references: bool,
+}
+
+/// What a program must be built with to read a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFeature {
+    /// Parquet files.
+    Parquet,
+    /// Objects outside the cluster.
+    References,
 }
 
 impl WorkerResources {
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.devices.is_empty() && self.runners.is_empty() && self.shared.is_empty() && !self.reads_parquet
+        *self == Self::default()
+    }
+
+    /// What its program is built with.
+    pub fn features(&self) -> Vec<ReadFeature> {
+        let features =
+            [(ReadFeature::Parquet, self.reads_parquet), (ReadFeature::References, self.reads_references)];
+        features.into_iter().filter(|(_, is_built)| *is_built).map(|(feature, _)| feature).collect()
     }
 }
 

@@ -85,11 +85,15 @@ impl LocalCluster {
 
     /// The same, and all members' workers use one model server that is there already.
     pub(crate) async fn start_at(members: usize, server: &SlowServer) -> Self {
+        Self::start_at_with(members, server, &[]).await
+    }
+
+    /// The same, with further arguments for each member.
+    pub(crate) async fn start_at_with(members: usize, server: &SlowServer, further: &[&str]) -> Self {
         let url = server.url();
-        Self::start_each(members, |cluster, name, introducer| {
-            cluster.daemon(name, introducer, &["--model-server-url", &url])
-        })
-        .await
+        let arguments = [&["--model-server-url", &url], further].concat();
+        Self::start_each(members, |cluster, name, introducer| cluster.daemon(name, introducer, &arguments))
+            .await
     }
 
     /// The same, and each member's data directory is a disk of its own.

@@ -186,7 +186,7 @@ impl Log {
             running: job.running,
             pending: job.pending(),
             weight: job.weight,
-            is_parquet: false,
+            needs: None,
         }
     }
 

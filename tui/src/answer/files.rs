@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::document::documents;
 
 documents!(UploadedFile, UploadedDataset, DownloadedFile, DownloadedDataset, FileVersions, DeletedFile);
-documents!(FileList, DeletedFiles, CopiedFiles);
+documents!(FileList, DeletedFiles, CopiedFiles, ReferencedDataset);
 
 /// `put`: the version that was written.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -43,10 +43,25 @@ pub struct UploadedDataset {
     pub left_out: Vec<LeftOut>,
 }
 
+/// `reference-data`: the objects to which the dataset refers.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct ReferencedDataset {
+    /// The dataset.
+    pub dataset: String,
+    /// The version of the file that has the references.
+    pub version: u64,
+    /// The objects.
+    pub objects: u64,
+    /// Their bytes, of which none are stored.
+    pub size_bytes: u64,
+    /// What was left out, by reason.
+    pub left_out: Vec<LeftOut>,
+}
+
 /// Entries of a directory that were left out for one reason. A directory counts as one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LeftOut {
-    /// Why: `excluded`, `hidden`, `junk`, `dangling-link`, `circular-link`, `directory-link`, `outside-link`, `special`,
+    /// Why: `excluded`, `hidden`, `junk`, `folder`, `dangling-link`, `circular-link`, `directory-link`, `outside-link`, `special`,
     /// `unreadable` or `bad-name`.
     pub reason: String,
     /// How many.

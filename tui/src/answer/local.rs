@@ -20,6 +20,8 @@ pub struct LocalCluster {
     pub model_servers: bool,
     /// Seconds until all members were ready.
     pub ready_s: f64,
+    /// The URL of its gateway, if it has one.
+    pub gateway: Option<String>,
 }
 
 /// A member on this machine.

@@ -3,6 +3,7 @@
 use idunno_shared::names::ColumnName;
 use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::records::{ColumnNames, Keep, Quote};
+use idunno_shared::wire::references::ReferenceSource;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -37,6 +38,8 @@ pub enum RecordsFormat {
     Csv,
     /// Rows of typed columns.
     Parquet,
+    /// Objects outside the cluster.
+    References,
 }
 
 fn text(name: Option<&ColumnName>) -> Option<String> {
@@ -68,6 +71,9 @@ impl From<&RecordFormat> for RecordsRead {
                 kept_columns,
             },
             RecordFormat::Jsonl => of_json(&ColumnNames::default()),
+            RecordFormat::References(_) => {
+                Self { format: RecordsFormat::References, ..of_json(&ColumnNames::default()) }
+            }
             RecordFormat::JsonFields { columns, .. } => of_json(columns),
             RecordFormat::Csv { layout, .. } => Self {
                 format: RecordsFormat::Csv,
@@ -91,6 +97,7 @@ impl From<&RecordFormat> for RecordsRead {
 pub fn sentence(format: &RecordFormat) -> Option<String> {
     let (written, columns, kept) = match format {
         RecordFormat::Jsonl => return None,
+        RecordFormat::References(source) => return Some(objects(source)),
         RecordFormat::Parquet(layout) => (String::from("Parquet"), &layout.columns, None),
         RecordFormat::JsonFields { columns, keep } => {
             let kept = if *keep == Keep::All { Some(String::from("all other fields")) } else { None };
@@ -120,6 +127,12 @@ pub fn sentence(format: &RecordFormat) -> Option<String> {
     );
     let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
     Some(format!("reads {written}{parts}"))
+}
+
+fn objects(ReferenceSource { endpoint, anonymous, .. }: &ReferenceSource) -> String {
+    let at = endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+    let how = if *anonymous { ", without credentials" } else { "" };
+    format!("reads objects outside the cluster{at}{how}")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::cluster::{Backup, ClusterStatus, Event, LogLine, MemberIdentity, Memb
 use super::document::{Document, List, schema};
 use super::files::{
     CopiedFiles, DeletedFile, DeletedFiles, DownloadedDataset, DownloadedFile, FileList, FileVersions,
-    UploadedDataset, UploadedFile,
+    ReferencedDataset, UploadedDataset, UploadedFile,
 };
 use super::identities::{CreatedIdentity, CreatedKey, Identity, RevokedIdentity, WebhookKeys};
 use super::jobs::{
@@ -50,6 +50,7 @@ pub fn commands() -> Vec<CommandSchema> {
     use CommandSchema as Command;
     vec![
         Command::of::<UploadedDataset>("populate-test-data"),
+        Command::of::<ReferencedDataset>("reference-data"),
         Command::of::<DownloadedDataset>("get-dataset"),
         Command::of::<TrainedModels>("train-start"),
         Command::of::<StoppedTraining>("train-stop"),

@@ -63,7 +63,7 @@ const GROUPS: [Group; 7] = [
     },
     Group {
         title: "Data and files",
-        commands: &["get-dataset", "cat", "rm", "cp", "mv"],
+        commands: &["reference-data", "get-dataset", "cat", "rm", "cp", "mv"],
         example: "idunno cp 'photos/*.jpg' archive/",
     },
     Group {

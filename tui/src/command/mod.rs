@@ -9,6 +9,7 @@ pub mod file_pattern;
 mod help;
 pub mod line;
 pub mod nouns;
+pub mod reaching;
 pub mod reading;
 pub mod registry;
 pub mod selection;

@@ -43,7 +43,13 @@ const NOUNS: [Noun; 4] = [
     Noun {
         name: "data",
         about: "Store datasets and fetch them",
-        commands: &[("put", "populate-test-data"), ("get", "get-dataset"), ("ls", "ls"), ("rm", "rm")],
+        commands: &[
+            ("put", "populate-test-data"),
+            ("reference", "reference-data"),
+            ("get", "get-dataset"),
+            ("ls", "ls"),
+            ("rm", "rm"),
+        ],
     },
     Noun {
         name: "file",

@@ -142,6 +142,7 @@ fn changes_of(name: &str) -> bool {
     matches!(
         name,
         "populate-test-data"
+            | "reference-data"
             | "train-start"
             | "add-job"
             | "set-batch-size"
@@ -245,6 +246,7 @@ impl Verb {
     pub fn writes(&self) -> Writes {
         match self {
             Self::PopulateTestData { .. }
+            | Self::ReferenceData { .. }
             | Self::TrainStart { .. }
             | Self::AddJob { .. }
             | Self::SetBatchSize { .. }

@@ -272,6 +272,9 @@ pub enum LocalVerb {
         /// Run without a secret and encryption: anyone on this machine may do everything
         #[arg(long)]
         insecure: bool,
+        /// Also start a gateway, which serves the store over S3 and jobs over OpenAI's batch API [default: as before]
+        #[arg(long, conflicts_with = "insecure")]
+        gateway: bool,
     },
     /// Restart killed processes with their data and addresses
     #[command(after_help = "Example:\n  idunno local start m2 m5")]

@@ -34,6 +34,7 @@ fn the_commands_have_their_exact_names() {
         names,
         [
             "populate-test-data",
+            "reference-data",
             "get-dataset",
             "train-start",
             "train-stop",
@@ -177,7 +178,8 @@ fn synopses_are_readable() {
     );
     assert_eq!(
         synopsis("get-job-results"),
-        "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT] [--force]"
+        "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT] [--force] [--endpoint-url URL] [--region REGION] \
+         [--anonymous]"
     );
     assert_eq!(synopsis("get"), "SDFS LOCAL [--version N] [--force]");
     assert_eq!(synopsis("cp"), "FILES... TARGET [--force]");

@@ -8,6 +8,7 @@ use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
 use super::file_pattern::FilePattern;
+use super::reaching::Reaching;
 use super::reading::{KeptColumns, Reading};
 use super::selection::FileSelection;
 use super::starting::Starting;
@@ -29,6 +30,22 @@ pub enum Verb {
         /// Name of the dataset
         #[arg(long, value_name = "DATASET", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
+        #[command(flatten)]
+        files: FileSelection,
+    },
+    /// Make a dataset of objects that stay where they are: in a bucket, behind a URL, in a folder that all members mount
+    #[command(
+        after_help = "Example:\n  idunno reference-data s3://my-bucket/photos/ photos.refs --include '*.jpg'\n  idunno reference-data s3://open-data/x/ x.refs --anonymous --region eu-west-1"
+    )]
+    ReferenceData {
+        /// What is listed now: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/FILE or file:///FOLDER
+        #[arg(value_name = "URL")]
+        url: String,
+        /// Name of the dataset, which ends in .refs
+        #[arg(value_name = "DATASET")]
+        dataset: DatasetName,
+        #[command(flatten)]
+        reaching: Reaching,
         #[command(flatten)]
         files: FileSelection,
     },
@@ -211,12 +228,14 @@ pub enum Verb {
     #[command(after_help = "Example:\n  idunno get-job-history")]
     GetJobHistory,
     /// Fetch a job's results, one row per query: in query order, or as they arrive
-    #[command(after_help = "Example:\n  idunno get-job-results job-1 results.csv --format csv")]
+    #[command(
+        after_help = "Example:\n  idunno get-job-results job-1 results.csv --format csv\n  idunno get-job-results job-1 s3://my-bucket/results/job-1/"
+    )]
     GetJobResults {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
-        /// The file to write; '-' or nothing means stdout
+        /// The file to write; '-' or nothing means stdout; s3://BUCKET/PREFIX/ writes objects there, and gs:// and az:// too
         #[arg(value_name = "LOCAL")]
         local: Option<PathBuf>,
         /// Print every committed row without checking which one counts
@@ -234,6 +253,8 @@ pub enum Verb {
         /// Replace an existing file
         #[arg(long, requires = "local")]
         force: bool,
+        #[command(flatten)]
+        reaching: Reaching,
     },
     /// Show the confusion matrix of a job whose dataset has labels
     #[command(after_help = "Example:\n  idunno get-job-confusion job-1")]

@@ -212,8 +212,9 @@ const ACTIONS: [ActionSpec; 51] = [
 ];
 
 /// The default keys of commands.
-const COMMAND_KEYS: [(&str, &str); 54] = [
+const COMMAND_KEYS: [(&str, &str); 55] = [
     ("populate-test-data", "a p"),
+    ("reference-data", "a J"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
     ("add-job", "a n"),

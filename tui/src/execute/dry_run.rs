@@ -27,6 +27,15 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
             let put = format!("put {count} ({size}) into {dataset}, except those that are already there");
             [vec![put], found.left_out_text()].concat()
         }
+        Verb::ReferenceData { url, dataset, reaching, files } => {
+            files::references::check_name(dataset)?;
+            let source = reaching.clone().source();
+            let (objects, found) =
+                files::references::find(&source, url, dataset, &files.selection()?).await?;
+            let count = text::count(objects.len() as u64, "object");
+            let size = text::bytes(objects.iter().map(|object| object.size).sum());
+            [vec![format!("refer to {count} ({size}) by {dataset}")], found.left_out_text()].concat()
+        }
         Verb::Put { local, name } => {
             let size = files::upload::local_size(local)?;
             let newest = versions(session, name).await?.first().map_or(0, |version| version.version);
@@ -237,6 +246,7 @@ mod tests {
             model_server_python: None,
             threads: None,
             insecure: false,
+            gateway: false,
         };
         assert!(local(dir.path(), &up).unwrap()[0].starts_with("start an introducer and 3 members"));
     }

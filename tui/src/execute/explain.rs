@@ -9,6 +9,7 @@ use idunno_shared::wire::control::{
     ClusterView, ControlReply, ControlRequest, JobState, JobView, LeaseStage, LeaseView, Liveness,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, RecordFormat, ServerState};
+use idunno_shared::wire::resources::ReadFeature;
 use idunno_shared::wire::webhooks::WebhookView;
 
 use super::{job_lookup, status};
@@ -17,9 +18,17 @@ use crate::answer::{Answer, Failure, text};
 use crate::command::JobRef;
 use crate::session::Session;
 
-/// Why a member gets no batch of a dataset in Parquet.
-const NO_PARQUET: &str =
-    "its program was built without Parquet: install IDunno's Debian package or its wheel there";
+/// Why a member gets no batch of a dataset that its program cannot read.
+const fn not_built(feature: ReadFeature) -> &'static str {
+    match feature {
+        ReadFeature::Parquet => {
+            "its program was built without Parquet: install IDunno's Debian package or its wheel there"
+        }
+        ReadFeature::References => {
+            "its program was built without references: install IDunno's Debian package or its wheel there"
+        }
+    }
+}
 
 /// `explain`.
 pub async fn run(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
@@ -153,16 +162,16 @@ fn workers(job: &JobView, view: &ClusterView, up: &[NodeId]) -> (Vec<NodeId>, BT
         let states = worker.models.iter().filter(|(model, _)| *model == job.model).map(|(_, state)| state);
         let states: Vec<&ModelState> = states.collect();
         let is_loaded = |state: &&ModelState| matches!(state, ModelState::Ready(version) if Some(*version) == job.version);
-        let can_read = !reads_parquet(job) || worker.resources.reads_parquet;
+        let missing = needs(job).filter(|needed| !worker.resources.features().contains(needed));
         let why = match &worker.server {
             ServerState::Starting => String::from("its model server is starting, or it has none"),
             ServerState::Down(reason) => format!("its model server is down: {reason}"),
-            ServerState::Ready if !can_read => String::from(NO_PARQUET),
-            ServerState::Ready if states.iter().any(is_loaded) => {
+            ServerState::Ready if missing.is_none() && states.iter().any(is_loaded) => {
                 able.push(worker.node);
                 continue;
             }
             ServerState::Ready => match states.first() {
+                _ if missing.is_some() => missing.map(not_built).unwrap_or_default().to_owned(),
                 Some(ModelState::Failed(reason)) => format!("it cannot load '{}': {reason}", job.model),
                 Some(ModelState::Training) => format!("it trains '{}'", job.model),
                 _ => format!("it is loading '{}'", job.model),
@@ -173,18 +182,26 @@ fn workers(job: &JobView, view: &ClusterView, up: &[NodeId]) -> (Vec<NodeId>, BT
     (able, others)
 }
 
-/// Whether the job's queries are rows of Parquet.
-fn reads_parquet(job: &JobView) -> bool {
-    matches!(job.details.records.as_deref(), Some(RecordFormat::Parquet(_)))
+/// What a program must be built with to read the job's queries.
+fn needs(job: &JobView) -> Option<ReadFeature> {
+    job.details.records.as_deref().and_then(RecordFormat::needs)
+}
+
+/// What the job's dataset is, to a member that may not be able to read it.
+fn read(job: &JobView) -> &'static str {
+    match needs(job) {
+        Some(ReadFeature::Parquet) => "Parquet",
+        Some(ReadFeature::References) => "references",
+        None => "it",
+    }
 }
 
 fn cannot_run(job: &JobView, others: BTreeMap<String, Vec<String>>) -> Finding {
     let mut finding = match others.len() {
         0 => Finding::new("waits: no member with a model server is up").next(String::from("idunno list_mem")),
-        _ if others.contains_key(NO_PARQUET) => Finding::new(format!(
-            "waits: no member that reads Parquet has loaded its version of '{}'",
-            job.model
-        ))
+        _ if needs(job).is_some_and(|needed| others.contains_key(not_built(needed))) => Finding::new(
+            format!("waits: no member that reads {} has loaded its version of '{}'", read(job), job.model),
+        )
         .next(format!("idunno model show {}", job.model)),
         _ => Finding::new(format!("waits: no member has loaded its version of '{}'", job.model))
             .next(format!("idunno model show {}", job.model)),
@@ -257,6 +274,7 @@ mod tests {
     use idunno_shared::wire::control::{LogRole, MemberView, ModelView, StoreView, WorkerView};
     use idunno_shared::wire::jobs::{BatchSize, Lease, QueryRange};
     use idunno_shared::wire::records::{ColumnNames, ParquetLayout};
+    use idunno_shared::wire::references::ReferenceSource;
     use idunno_shared::wire::resources::WorkerResources;
 
     use super::*;
@@ -379,6 +397,7 @@ mod tests {
     #[test]
     fn a_member_whose_program_reads_no_parquet_is_named() {
         let loaded = || Some(ModelState::Ready(Digest::of(b"mine")));
+        let no_parquet = not_built(ReadFeature::Parquet);
         let mut job = job(JobState::Running);
         job.details.records = Some(Box::new(RecordFormat::Parquet(ParquetLayout {
             columns: ColumnNames::default(),
@@ -392,14 +411,21 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "waits: no member that reads Parquet has loaded its version of 'mine' | m1, m2: {NO_PARQUET} | \
+                "waits: no member that reads Parquet has loaded its version of 'mine' | m1, m2: {no_parquet} | \
                  idunno model show mine"
             )
         );
         view.workers[0].resources.reads_parquet = true;
         let text = text_of(explain(&job, &view, &[]));
         assert!(
-            text.starts_with("waits: 1 member can run it") && text.contains(&format!("m2: {NO_PARQUET}")),
+            text.starts_with("waits: 1 member can run it") && text.contains(&format!("m2: {no_parquet}")),
+            "{text}"
+        );
+        job.details.records = Some(Box::new(RecordFormat::References(ReferenceSource::default())));
+        let text = text_of(explain(&job, &view, &[]));
+        let no_references = not_built(ReadFeature::References);
+        assert!(
+            text.starts_with("waits: no member that reads references") && text.contains(no_references),
             "{text}"
         );
     }

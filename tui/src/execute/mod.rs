@@ -70,6 +70,10 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::PopulateTestData { directory, dataset, files: selected } => {
             files::upload::populate(session, &directory, &dataset, selected.selection()?).await
         }
+        Verb::ReferenceData { url, dataset, reaching, files: selected } => {
+            files::references::reference(session, &url, &dataset, reaching.source(), &selected.selection()?)
+                .await
+        }
         Verb::GetDataset { dataset, directory, force } => {
             files::download::get_dataset(session, &dataset, &directory, force).await
         }
@@ -106,9 +110,9 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::GetJobAssignedVms { job } => leases::assignments(session, job.as_ref()).await,
         Verb::GetJobLeases { job } => leases::leases(session, job.as_ref()).await,
         Verb::GetJobResults { follow: true, .. } => Err(only_on_command_line("rows are followed")),
-        Verb::GetJobResults { job, local, raw, failed, format, force, follow: false } => {
+        Verb::GetJobResults { job, local, raw, failed, format, force, follow: false, reaching } => {
             let wanted = results::fetch::Wanted { raw, failed, format };
-            results::fetch::get(session, &job, local, force, wanted).await
+            results::fetch::get(session, &job, local, force, wanted, &reaching.source()).await
         }
         Verb::GetJobConfusion { job } => results::confusion::confusion(session, &job).await,
         Verb::DeadLetters(verb) => dead_letters::run(session, verb).await,

@@ -25,10 +25,29 @@ struct RuntimeFile {
     address: SocketAddr,
 }
 
+/// How a process says where it listens.
+#[derive(Clone, Copy, Debug)]
+enum Announcement {
+    /// A daemon, by its `runtime.json`.
+    RuntimeFile,
+    /// A gateway, by the first line of its output.
+    Output,
+}
+
+impl Announcement {
+    fn path(self, data_dir: &Path) -> PathBuf {
+        data_dir.join(match self {
+            Self::RuntimeFile => "runtime.json",
+            Self::Output => LOG,
+        })
+    }
+}
+
 /// A started process, watched while this program runs.
 pub struct Launched {
     name: String,
     data_dir: PathBuf,
+    announcement: Announcement,
     child: Child,
 }
 
@@ -57,19 +76,27 @@ pub fn launch(
         Failure::error(format!("cannot start {}: {}: {error}", process.name, what.display()))
     };
     trust::create_private(&process.data_dir).map_err(|error| wrong(&process.data_dir, error))?;
+    let announcement = if process.is_gateway() { Announcement::Output } else { Announcement::RuntimeFile };
     // An earlier process' file would be mistaken for this one's.
-    let runtime = runtime_path(&process.data_dir);
-    if let Err(error) = std::fs::remove_file(&runtime)
+    let file = announcement.path(&process.data_dir);
+    if let Err(error) = std::fs::remove_file(&file)
         && error.kind() != io::ErrorKind::NotFound
     {
-        return Err(wrong(&runtime, error));
+        return Err(wrong(&file, error));
     }
-    let arguments = arguments(dir, record, process, introducer);
-    let child = process::spawn(&record.idunnod, &arguments, &process.data_dir.join(LOG))
-        .map_err(|error| wrong(&record.idunnod, error))?;
+    let (program, arguments) = match &record.gateway {
+        Some(gateway) if process.is_gateway() => (gateway, gateway_arguments(dir, record, process)),
+        _ => (&record.idunnod, arguments(dir, record, process, introducer)),
+    };
+    let child = process::spawn(program, &arguments, &process.data_dir.join(LOG))
+        .map_err(|error| wrong(program, error))?;
     let identity = ProcessIdentity::of(child.id().unwrap_or_default());
-    Ok((Launched { name: process.name.clone(), data_dir: process.data_dir.clone(), child }, identity))
+    let (name, data_dir) = (process.name.clone(), process.data_dir.clone());
+    Ok((Launched { name, data_dir, announcement, child }, identity))
 }
+
+/// What datasets may refer to: all that the person may read whose cluster it is. Without a secret it is everybody's.
+const EVERYWHERE: &str = "s3://,gs://,az://,https://,http://,file:///";
 
 /// The daemon's arguments. A restarted process keeps its address.
 pub fn arguments(
@@ -83,7 +110,12 @@ pub fn arguments(
     let program = if process.is_introducer() { "introducer" } else { "member" };
     let mut arguments = vec![program.to_owned(), "--listen".into(), listen, "--data-dir".into(), data_dir];
     match record.secret(dir) {
-        Some(secret) => arguments.extend([String::from("--secret"), secret.display().to_string()]),
+        Some(secret) => {
+            arguments.extend([String::from("--secret"), secret.display().to_string()]);
+            if !process.is_introducer() {
+                arguments.extend([String::from("--reference-urls"), String::from(EVERYWHERE)]);
+            }
+        }
         None => arguments.push(String::from("--insecure")),
     }
     let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
@@ -103,8 +135,14 @@ pub fn arguments(
     arguments
 }
 
-fn runtime_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("runtime.json")
+/// The gateway's arguments. A restarted one keeps its address, too.
+pub fn gateway_arguments(dir: &Path, record: &Record, process: &Process) -> Vec<String> {
+    let listen = process.address.map_or_else(|| String::from("127.0.0.1:0"), |address| address.to_string());
+    let members: Vec<String> =
+        record.members().filter_map(|member| Some(member.address?.to_string())).collect();
+    let secret = record.secret(dir).map(|secret| secret.display().to_string()).unwrap_or_default();
+    let arguments = ["--cluster", &members.join(","), "--secret", &secret, "--listen", &listen];
+    arguments.map(String::from).to_vec()
 }
 
 /// Waits until all processes listen, and returns their addresses in order.
@@ -137,9 +175,19 @@ pub async fn await_addresses(
 }
 
 fn announced(process: &Launched) -> Option<SocketAddr> {
-    let text = std::fs::read(runtime_path(&process.data_dir)).ok()?;
-    let runtime: RuntimeFile = serde_json::from_slice(&text).ok()?;
-    (Some(runtime.pid) == process.child.id()).then_some(runtime.address)
+    let text = std::fs::read(process.announcement.path(&process.data_dir)).ok()?;
+    match process.announcement {
+        Announcement::RuntimeFile => {
+            let runtime: RuntimeFile = serde_json::from_slice(&text).ok()?;
+            (Some(runtime.pid) == process.child.id()).then_some(runtime.address)
+        }
+        Announcement::Output => {
+            let text = String::from_utf8_lossy(&text);
+            // The line is whole only with its end.
+            let (lines, _) = text.rsplit_once('\n')?;
+            lines.lines().find_map(|line| line.strip_prefix("S3 at http://")?.parse().ok())
+        }
+    }
 }
 
 /// The end of a process' output and log, for an error message.

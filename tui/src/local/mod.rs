@@ -39,8 +39,8 @@ pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> 
         return Err(Failure::new(Exit::Refused, "local clusters need a Unix system"));
     }
     match verb {
-        LocalVerb::Up { members, idunnod, model_server_python: python, threads, insecure } => {
-            up::up(session, up::UpOptions { members, idunnod, python, threads, insecure }).await
+        LocalVerb::Up { members, idunnod, model_server_python: python, threads, insecure, gateway } => {
+            up::up(session, up::UpOptions { members, idunnod, python, threads, insecure, gateway }).await
         }
         LocalVerb::Start { names } => up::start(session, &names).await,
         LocalVerb::Kill { names, coordinator, random } => {
@@ -103,7 +103,7 @@ async fn status(session: &Session) -> Result<Answer, Failure> {
             pid.filter(|_| alive).map_or_else(|| String::from("-"), |pid| pid.to_string()),
             address.clone().unwrap_or_else(|| String::from("-")),
             state.map_or("-", text::liveness).to_owned(),
-            if process.is_introducer() { "introducer" } else { role.map_or("-", text::role) }.to_owned(),
+            if process.is_member() { role.map_or("-", text::role).to_owned() } else { process.name.clone() },
         ]);
         rows.push(LocalProcess {
             name: process.name.clone(),

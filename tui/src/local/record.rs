@@ -17,6 +17,7 @@ const FILE: &str = "cluster.json";
 /// The file with the cluster's secret.
 pub const SECRET: &str = "secret.pem";
 pub const INTRODUCER: &str = "introducer";
+pub const GATEWAY: &str = "gateway";
 
 /// A local cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +32,17 @@ pub struct Record {
     /// Whether the cluster has no secret.
     #[serde(default)]
     pub insecure: bool,
-    /// The introducer first, then the members in order.
+    /// The gateway's program, if the cluster has one.
+    #[serde(default)]
+    pub gateway: Option<PathBuf>,
+    /// The introducer first, then the members in order; among them the gateway, if there is one.
     pub processes: Vec<Process>,
 }
 
 /// A process of a local cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// `introducer`, or a member's name.
+    /// `introducer`, `gateway`, or a member's name.
     pub name: String,
     pub data_dir: PathBuf,
     /// The listen address, kept across restarts.
@@ -52,6 +56,14 @@ impl Process {
         self.name == INTRODUCER
     }
 
+    pub fn is_gateway(&self) -> bool {
+        self.name == GATEWAY
+    }
+
+    pub fn is_member(&self) -> bool {
+        !self.is_introducer() && !self.is_gateway()
+    }
+
     /// Whether the process started last is still alive.
     pub fn is_alive(&self) -> bool {
         self.running.as_ref().is_some_and(ProcessIdentity::is_alive)
@@ -61,7 +73,15 @@ impl Process {
 impl Record {
     /// A record without processes.
     pub fn new(idunnod: PathBuf, python: Option<PathBuf>, threads: u32) -> Self {
-        Self { version: VERSION, idunnod, python, threads, insecure: false, processes: Vec::new() }
+        Self {
+            version: VERSION,
+            idunnod,
+            python,
+            threads,
+            insecure: false,
+            gateway: None,
+            processes: Vec::new(),
+        }
     }
 
     /// The path of the cluster's secret, if it has one.
@@ -123,7 +143,7 @@ impl Record {
     }
 
     pub fn members(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().filter(|process| !process.is_introducer())
+        self.processes.iter().filter(|process| process.is_member())
     }
 
     /// The positions of the processes that are not running.

@@ -100,9 +100,7 @@ async fn leader(session: &Session, record: &Record) -> Option<usize> {
 fn at_random(record: &Record, chosen: &[usize], count: u32, rng: &mut Rng) -> Result<Vec<usize>, Failure> {
     let mut others: Vec<usize> = (0..record.processes.len())
         .filter(|position| !chosen.contains(position))
-        .filter(|&position| {
-            !record.processes[position].is_introducer() && record.processes[position].is_alive()
-        })
+        .filter(|&position| record.processes[position].is_member() && record.processes[position].is_alive())
         .collect();
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     if others.len() < count {

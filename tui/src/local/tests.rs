@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::launch::{arguments, log_tail};
+use super::launch::{arguments, gateway_arguments, log_tail};
 use super::record::{Process, Record};
 use crate::answer::Exit;
 
@@ -34,7 +34,8 @@ fn a_process_gets_its_address_again() {
     let member = arguments(Path::new("/local"), &record, &record.processes[1], introducer).join(" ");
     assert_eq!(
         member,
-        "member --listen 127.0.0.1:4000 --data-dir m1 --secret /local/secret.pem --name m1 --introducer 127.0.0.1:4000 \
+        "member --listen 127.0.0.1:4000 --data-dir m1 --secret /local/secret.pem \
+         --reference-urls s3://,gs://,az://,https://,http://,file:/// --name m1 --introducer 127.0.0.1:4000 \
          --model-server-python /venv/bin/python --threads 2"
     );
     let fresh = Process { address: None, ..record.processes[0].clone() };
@@ -43,7 +44,14 @@ fn a_process_gets_its_address_again() {
         introducer,
         "introducer --listen 127.0.0.1:0 --data-dir introducer --secret /local/secret.pem"
     );
+    let gateway = Process { name: "gateway".into(), ..record.processes[1].clone() };
+    assert_eq!(
+        gateway_arguments(Path::new("/local"), &record, &gateway).join(" "),
+        "--cluster 127.0.0.1:4000 --secret /local/secret.pem --listen 127.0.0.1:4000"
+    );
     let insecure = Record { insecure: true, ..record };
+    let member = arguments(Path::new("/local"), &insecure, &insecure.processes[1], None).join(" ");
+    assert!(member.contains("--insecure") && !member.contains("--reference-urls"), "{member}");
     let introducer = arguments(Path::new("/local"), &insecure, &fresh, None).join(" ");
     assert_eq!(introducer, "introducer --listen 127.0.0.1:0 --data-dir introducer --insecure");
 }

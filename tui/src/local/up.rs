@@ -1,5 +1,6 @@
 //! `local up` and `local start`.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use tokio::time::Instant;
 
 use super::launch::{Launched, await_addresses, launch, log_tail};
 use super::ready::{self, NotReady, ReadyCondition};
-use super::record::{INTRODUCER, Process, Record};
+use super::record::{GATEWAY, INTRODUCER, Process, Record};
 use super::{STILL_RUN, lock};
 use crate::answer::local::{LocalCluster, LocalMember, StartedProcesses};
 use crate::answer::{Answer, Exit, Failure};
 use crate::session::Session;
 
+const GATEWAY_PROGRAM: &str = "idunno-gateway";
 const MEMBERS_DEFAULT: u32 = 7;
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,7 @@ pub(crate) struct UpOptions {
     pub(crate) python: Option<PathBuf>,
     pub(crate) threads: Option<u32>,
     pub(crate) insecure: bool,
+    pub(crate) gateway: bool,
 }
 
 /// `local up`: starts a new cluster, or restarts an earlier one at its addresses.
@@ -55,8 +58,16 @@ pub(crate) async fn up(session: &Session, options: UpOptions) -> Result<Answer, 
     if !servers {
         text.push_str("\nno model servers: --model-server-python starts one for each member");
     }
+    let gateway = record.processes.iter().find(|process| process.is_gateway());
+    let gateway = gateway.and_then(|gateway| Some(format!("http://{}", gateway.address?)));
+    if let Some(url) = &gateway {
+        let _ = write!(
+            text,
+            "\nS3 at {url}, OpenAI's API at {url}/v1: 'idunno key create --name NAME --role ROLE' makes a key"
+        );
+    }
     let directory = dir.display().to_string();
-    let cluster = LocalCluster { directory, members, model_servers: servers, ready_s: seconds };
+    let cluster = LocalCluster { directory, members, model_servers: servers, ready_s: seconds, gateway };
     Ok(Answer::new(&cluster, text))
 }
 
@@ -110,13 +121,16 @@ fn plan(dir: &Path, options: UpOptions, old: Option<Record>) -> Result<Record, F
     let threads = options.threads.unwrap_or_else(|| u32::try_from((cores / members).max(1)).unwrap_or(1));
     let idunnod = match options.idunnod {
         Some(path) => absolute(&path)?,
-        None => daemon()?,
+        None => program("idunnod", Some("--idunnod"))?,
     };
     let python = options.python.map(|path| on_path(&path)).transpose()?;
     let python = python.or_else(|| old.as_ref().and_then(|record| record.python.clone()));
+    let before = old.as_ref().and_then(|record| record.gateway.clone());
+    let gateway = if options.gateway { Some(program(GATEWAY_PROGRAM, None)?) } else { before };
     let mut record = Record::new(idunnod, python, threads);
-    record.insecure = options.insecure;
+    (record.insecure, record.gateway) = (options.insecure, gateway);
     record.processes = old.map(|old| old.processes).unwrap_or_default();
+    let has_gateway = record.gateway.is_some();
     let mut add = |name: String| {
         if !record.processes.iter().any(|process| process.name == name) {
             let data_dir = dir.join(&name);
@@ -125,6 +139,9 @@ fn plan(dir: &Path, options: UpOptions, old: Option<Record>) -> Result<Record, F
     };
     add(String::from(INTRODUCER));
     (1..=members).for_each(|number| add(format!("m{number}")));
+    if has_gateway {
+        add(String::from(GATEWAY));
+    }
     Ok(record)
 }
 
@@ -144,12 +161,13 @@ fn on_path(path: &Path) -> Result<PathBuf, Failure> {
     if path.components().count() == 1 { Ok(path.to_owned()) } else { absolute(path) }
 }
 
-/// The daemon beside this program, otherwise in the folder that `IDUNNO_PROGRAMS` names, otherwise on the `PATH`: this
-/// program may be a library of another one.
-fn daemon() -> Result<PathBuf, Failure> {
+/// A program beside this one, otherwise in the folder that `IDUNNO_PROGRAMS` names, otherwise on the `PATH`: this program may
+/// be a library of another one. `flag` gives its path.
+fn program(name: &str, flag: Option<&str>) -> Result<PathBuf, Failure> {
     let this =
-        std::env::current_exe().map_err(|error| Failure::error(format!("cannot find idunnod: {error}")))?;
-    let name = format!("idunnod{}", std::env::consts::EXE_SUFFIX);
+        std::env::current_exe().map_err(|error| Failure::error(format!("cannot find {name}: {error}")))?;
+    let what = name;
+    let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     let beside = this.with_file_name(&name);
     let programs = std::env::var_os("IDUNNO_PROGRAMS").filter(|folder| !folder.is_empty());
     let on_path = std::env::var_os("PATH").unwrap_or_default();
@@ -157,15 +175,15 @@ fn daemon() -> Result<PathBuf, Failure> {
     let mut candidates = std::iter::once(beside.clone()).chain(folders.map(|folder| folder.join(&name)));
     candidates.find(|path| path.is_file()).map_or_else(
         || {
-            let text =
-                format!("no daemon at {} or on the PATH: give its path with --idunnod", beside.display());
+            let give = flag.map(|flag| format!(": give its path with {flag}")).unwrap_or_default();
+            let text = format!("no {what} at {} or on the PATH{give}", beside.display());
             Err(Failure::new(Exit::NotFound, text))
         },
         |path| absolute(&path),
     )
 }
 
-/// Starts the processes at these positions: the introducer first, then the members together. The record is saved as soon as
+/// Starts the processes at these positions: the introducer first, then the members together, then the gateway. The record is saved as soon as
 /// they run, so that they can be stopped whatever happens next, and again once their addresses are known.
 async fn bring_up(
     dir: &Path,
@@ -174,10 +192,12 @@ async fn bring_up(
     deadline: Instant,
 ) -> Result<Vec<Launched>, Failure> {
     create_secret(dir, record)?;
-    let (introducers, members): (Vec<usize>, Vec<usize>) =
-        positions.iter().partition(|&&position| record.processes[position].is_introducer());
+    let of = |is_wanted: fn(&Process) -> bool| -> Vec<usize> {
+        positions.iter().copied().filter(|&position| is_wanted(&record.processes[position])).collect()
+    };
+    let groups = [of(Process::is_introducer), of(Process::is_member), of(Process::is_gateway)];
     let mut launched = Vec::new();
-    for group in [introducers, members] {
+    for group in groups {
         let introducer = record.processes.iter().find(|process| process.is_introducer());
         let introducer: Option<SocketAddr> = introducer.and_then(|process| process.address);
         let mut started = Vec::new();
@@ -276,7 +296,14 @@ mod tests {
     use super::*;
 
     fn options(members: Option<u32>) -> UpOptions {
-        UpOptions { members, idunnod: Some("idunnod".into()), python: None, threads: None, insecure: false }
+        UpOptions {
+            members,
+            idunnod: Some("idunnod".into()),
+            python: None,
+            threads: None,
+            insecure: false,
+            gateway: false,
+        }
     }
 
     #[test]
@@ -290,6 +317,10 @@ mod tests {
         old.python = Some("python".into());
         let again = plan(dir, options(None), Some(old.clone())).unwrap();
         assert_eq!((again.processes, again.python), (old.processes.clone(), old.python.clone()));
+        old.gateway = Some("idunno-gateway".into());
+        let served = plan(dir, options(None), Some(old.clone())).unwrap();
+        assert_eq!(served.processes.last().unwrap().name, "gateway", "as before");
+        assert_eq!((served.members().count(), served.addresses().len()), (2, 1));
         let grown = plan(dir, options(Some(3)), Some(old.clone())).unwrap();
         assert_eq!(grown.members().count(), 3);
         assert_eq!(grown.processes[1].address, old.processes[1].address);

@@ -2,7 +2,7 @@
 
 use idunno_console::answer::files::{
     CopiedFile, CopiedFiles, DeletedFile, DeletedFiles, DownloadedDataset, DownloadedFile, File, FileList,
-    FileVersion, FileVersions, LeftOut, RenamedFile, UploadedDataset, UploadedFile,
+    FileVersion, FileVersions, LeftOut, ReferencedDataset, RenamedFile, UploadedDataset, UploadedFile,
 };
 
 use super::examples::{CREATED_MS, DIGEST, Examples, words};
@@ -36,6 +36,13 @@ pub(super) fn files(command: &str) -> Option<Examples> {
             copies: 4,
             copies_wanted: 4,
             left_out: vec![LeftOut { reason: "junk".into(), count: 1 }],
+        }),
+        "reference-data" => Examples::of(&ReferencedDataset {
+            dataset: "photos.refs".into(),
+            version: 1,
+            objects: 1_000_000,
+            size_bytes: 120_000_000_000,
+            left_out: vec![LeftOut { reason: "folder".into(), count: 3 }],
         }),
         "rm" => Examples::of(&DeletedFiles { files: 12, versions: 15 }),
         "cp" | "mv" => Examples::of(&CopiedFiles {

@@ -129,6 +129,7 @@ pub(super) fn local(command: &str) -> Option<Examples> {
             }],
             model_servers: true,
             ready_s: 1.5,
+            gateway: Some("http://127.0.0.1:9000".into()),
         }),
         "local start" => Examples::of(&StartedProcesses { started: words(&["m1", "m2"]) }),
         "local kill" => Examples::of(&KilledMembers {

@@ -67,6 +67,8 @@ pub enum FileKind {
     List,
     /// Parquet, of which only the footer is read before a start.
     Parquet,
+    /// One reference to an object outside the cluster per line, after a header.
+    References,
 }
 
 impl FileKind {
@@ -78,6 +80,7 @@ impl FileKind {
             "tsv" => Some(Self::Tsv),
             "list" => Some(Self::List),
             "parquet" => Some(Self::Parquet),
+            "refs" => Some(Self::References),
             _ => None,
         }
     }
@@ -136,6 +139,11 @@ pub(super) enum DatasetError {
         "dataset '{0}' is a Parquet file: models are trained on files below a name, or on a file of JSON lines or CSV"
     )]
     ParquetForTraining(DatasetName),
+    #[error(
+        "dataset '{0}' refers to objects outside the cluster: models are trained on files below a name, or on a file of JSON \
+         lines or CSV"
+    )]
+    ReferencesForTraining(DatasetName),
     #[error("dataset '{0}' has become a single file since it was looked at: start it again")]
     BecameFile(DatasetName),
     #[error("dataset '{0}' has been frozen by another start at the same time: start it again")]
@@ -144,10 +152,12 @@ pub(super) enum DatasetError {
     Changed(DatasetName),
     #[error(
         "dataset '{0}' is empty: put files under '{0}/', or one file of that name that ends in .jsonl, .ndjson, .csv, .tsv, \
-         .parquet or .list"
+         .parquet, .list or .refs"
     )]
     Empty(DatasetName),
-    #[error("dataset '{0}' is a file: its name must end in .jsonl, .ndjson, .csv, .tsv, .parquet or .list")]
+    #[error(
+        "dataset '{0}' is a file: its name must end in .jsonl, .ndjson, .csv, .tsv, .parquet, .list or .refs"
+    )]
     UnknownFileKind(DatasetName),
     #[error("dataset '{0}' has no records")]
     NoRecords(DatasetName),
@@ -193,6 +203,7 @@ impl State {
         match self.dataset_file(dataset) {
             Some((FileKind::List, _)) => Err(DatasetError::ListForTraining(dataset.clone())),
             Some((FileKind::Parquet, _)) => Err(DatasetError::ParquetForTraining(dataset.clone())),
+            Some((FileKind::References, _)) => Err(DatasetError::ReferencesForTraining(dataset.clone())),
             Some(_) => Ok(()),
             None => self.check_folder(dataset),
         }

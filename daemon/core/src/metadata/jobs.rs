@@ -14,11 +14,10 @@ use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
     Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX, StartOptions,
 };
-use idunno_shared::wire::jobs::{
-    BATCH_QUERIES_MAX, BatchSize, Parameters, QueryRange, RecordFormat, WEIGHT_MAX,
-};
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, Parameters, QueryRange, WEIGHT_MAX};
 use idunno_shared::wire::records::{KEPT_COLUMNS_MAX, KEPT_NAMES_BYTES_MAX, Keep, ReadOptions};
 use idunno_shared::wire::refusal::Refusal;
+use idunno_shared::wire::resources::ReadFeature;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
@@ -136,9 +135,9 @@ fn default_weight() -> u32 {
 }
 
 impl JobRecord {
-    /// Whether its queries are rows of a Parquet file.
-    pub fn is_parquet(&self) -> bool {
-        self.records.as_ref().is_some_and(|records| matches!(records.format, RecordFormat::Parquet(_)))
+    /// What a worker's program must be built with to read its queries.
+    pub fn needs(&self) -> Option<ReadFeature> {
+        self.records.as_ref().and_then(|records| records.format.needs())
     }
 
     fn new(id: JobId, model: ModelName, dataset: DatasetName, batch_size: BatchSize, now_ms: u64) -> Self {

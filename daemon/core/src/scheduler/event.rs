@@ -7,6 +7,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{BatchSize, Fault, Lease, Policy, QueryRange, Training, WorkerReport};
 use idunno_shared::wire::records::RecordIdentity;
+use idunno_shared::wire::resources::ReadFeature;
 
 use crate::ranges::RangeSet;
 
@@ -28,8 +29,8 @@ pub struct JobSpec {
     pub pending: RangeSet,
     /// The job's query rate relative to other jobs; at least 1, which is the default.
     pub weight: u32,
-    /// Whether its queries are rows of Parquet, which not every worker's program reads.
-    pub is_parquet: bool,
+    /// What a worker's program must be built with to read its queries; not every one is.
+    pub needs: Option<ReadFeature>,
 }
 
 /// An input of the scheduler.

@@ -85,7 +85,7 @@ impl Scheduler {
 
     /// Whether the worker is usable, has loaded the job's model version and reads its dataset.
     pub(super) fn has_model(&self, worker: &Worker, job: &Job) -> bool {
-        let can_read = worker.reads_parquet || !job.is_parquet;
+        let can_read = job.needs.is_none_or(|needed| worker.features.contains(&needed));
         can_read && worker.is_usable(self.now, &self.config) && worker.has_loaded(&job.model, job.version)
     }
 }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize};
+use idunno_shared::wire::resources::ReadFeature;
 
 use super::JobSpec;
 use super::chunks::{Chunk, Chunks};
@@ -37,7 +38,7 @@ pub(super) struct Job {
     pub(super) model: ModelName,
     pub(super) version: Digest,
     pub(super) batch_size: BatchSize,
-    pub(super) is_parquet: bool,
+    pub(super) needs: Option<ReadFeature>,
     /// The size that applied to its latest batch, in queries.
     pub(super) current_batch_size: u32,
     running: bool,
@@ -62,7 +63,7 @@ impl Job {
             model: spec.model,
             version: spec.version,
             batch_size: spec.batch_size,
-            is_parquet: spec.is_parquet,
+            needs: spec.needs,
             current_batch_size: initial_size(spec.batch_size),
             running: spec.running,
             pausing: false,
@@ -89,7 +90,7 @@ impl Job {
             self.batch_size = spec.batch_size;
             self.current_batch_size = initial_size(spec.batch_size);
         }
-        self.is_parquet = spec.is_parquet;
+        self.needs = spec.needs;
         self.running = spec.running;
         self.pausing = false;
         self.service.weight = spec.weight.max(1);

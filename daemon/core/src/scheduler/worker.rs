@@ -10,7 +10,7 @@ use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::ITEMS_PER_REQUEST_MAX;
 use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState, WorkerReport};
-use idunno_shared::wire::resources::SharedBackend;
+use idunno_shared::wire::resources::{ReadFeature, SharedBackend};
 
 use super::config::MODELS_MAX;
 use super::fault_history::{FaultHistory, back_off};
@@ -115,8 +115,8 @@ pub(super) struct Worker {
     pub(super) server: ServerState,
     /// The model servers that it calls beside other workers.
     pub(super) shared: Vec<SharedBackend>,
-    /// Whether its program reads Parquet.
-    pub(super) reads_parquet: bool,
+    /// What its program can read.
+    pub(super) features: Vec<ReadFeature>,
     /// Whether it can train any model, or else which.
     offers: Option<BTreeSet<ModelName>>,
     /// What is done with each model, and the versions of it that are loaded.
@@ -150,7 +150,7 @@ impl Worker {
             number: report.number,
             server: ServerState::Starting,
             shared: Vec::new(),
-            reads_parquet: false,
+            features: Vec::new(),
             offers: None,
             models: BTreeMap::new(),
             draining: false,
@@ -179,7 +179,7 @@ impl Worker {
             self.models.entry(model.clone()).or_default().push(state.clone());
         }
         self.shared.clone_from(&report.resources.shared);
-        self.reads_parquet = report.resources.reads_parquet;
+        self.features = report.resources.features();
         self.offers = report.offers.as_ref().map(|offers| offers.iter().cloned().collect());
         self.draining = report.draining;
         self.wanted = report.wanted;

@@ -284,7 +284,7 @@ impl SchedulerTask {
                 running: job.state == JobState::Running,
                 pending: RangeSet::new(),
                 weight: job.weight,
-                is_parquet: job.is_parquet(),
+                needs: job.needs(),
             };
             let open = turn.machine.pending(job.id) + turn.machine.leased(job.id);
             if self.announced.get(&job.id) == Some(&announced) && job.pending_len() == open {

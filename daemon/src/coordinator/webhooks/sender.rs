@@ -4,11 +4,12 @@
 //! other machines' ports. So addresses of this machine and of private networks are refused, unless an operator lists the host;
 //! a name counts by the addresses that it has at each try; redirects are failures.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::injected_faults::wall_clock;
+use idunno_shared::public_addresses::is_public;
 use idunno_shared::security::Credentials;
 use idunno_shared::wire::webhooks::WebhookUrl;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
@@ -174,36 +175,6 @@ fn text(error: &reqwest::Error) -> String {
     text
 }
 
-/// Whether an address is of the public Internet.
-fn is_public(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
-    }
-}
-
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    // This network and reserved addresses; carrier-grade NAT, where clouds have services of their own; protocol assignments;
-    // benchmarks.
-    let is_special = matches!(
-        ip.octets(),
-        [0 | 240..=255, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18 | 19, ..]
-    );
-    let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast();
-    !is_special && !is_local && !ip.is_documentation()
-}
-
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    match ip.segments() {
-        // NAT64 leads to the IPv4 address in the last 32 bits.
-        [0x64, 0xff9b, .., high, low] => is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
-        // 6to4 and Teredo, which lead to others; documentation.
-        [0x2002, ..] | [0x2001, 0 | 0xdb8, ..] => false,
-        // Global unicast; all else is local, or not in use.
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,35 +190,6 @@ mod tests {
 
     #[test]
     fn only_public_addresses_are_told_unless_an_operator_lists_the_host() {
-        for private in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.100.100.200",
-            "0.0.0.0",
-            "224.0.0.1",
-            "255.255.255.255",
-            "198.18.0.1",
-            "::1",
-            "::",
-            "fd00::1",
-            "fe80::1",
-            "ff02::1",
-            "fec0::1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::a9fe:a9fe",
-            "2002:a00:1::",
-            "2001:db8::1",
-        ] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
-        }
-        for public in
-            ["8.8.8.8", "172.32.0.1", "100.63.0.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
-        {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
         // However the address is written.
         for private in
             ["http://127.1/", "http://2130706433/", "http://0x7f.1/x", "http://[::ffff:7f00:1]:80/"]

@@ -63,6 +63,13 @@ pub enum RecordIndexError {
     NotCsv,
     #[error("it is a list of names, which has no columns to choose or to keep")]
     ListOptions,
+    #[error("its records are references to objects, which have no columns to choose or to keep")]
+    ReferenceOptions,
+    #[error(
+        "its first line is no header of references: {why}. 'idunno reference-data' makes such files; by hand, begin with \
+         {{\"references\":{{}}}}"
+    )]
+    NoReferencesHeader { why: String },
     #[error("line {line}: {reason}")]
     Name { line: usize, reason: String },
     #[error("a list may have at most {bytes_max} bytes: split it")]

@@ -1,4 +1,4 @@
-//! Finds the records of JSON lines: one a line, empty lines left out.
+//! Finds the records of JSON lines, and of references, which are such lines: one a line, empty lines left out.
 //!
 //! Lines are located here and read by the workers, but for the first ones: until one can be read, each is tried, so that a
 //! file of which no record can be read is refused.
@@ -6,15 +6,19 @@
 use bytes::Bytes;
 use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::records::{ColumnNames, Keep, ReadOptions};
+use idunno_shared::wire::references::ReferenceSource;
 use memchr::memchr;
 
 use super::Line;
 use super::blocks::{BlockList, Place};
 use super::index_error::RecordIndexError;
 use super::json_records::Parser;
+use super::references;
 
 pub(super) struct JsonlIndex {
     options: ReadOptions,
+    /// Where the inputs are that the lines refer to, if they do.
+    source: Option<ReferenceSource>,
     at: Place,
     /// Whether the current line has content.
     open: bool,
@@ -24,7 +28,12 @@ pub(super) struct JsonlIndex {
 
 impl JsonlIndex {
     pub(super) fn new(options: ReadOptions, at: Place) -> Self {
-        Self { options, at, open: false, probe: Some((Vec::new(), None)) }
+        Self { options, source: None, at, open: false, probe: Some((Vec::new(), None)) }
+    }
+
+    /// Of lines that are references, after their header.
+    pub(super) fn of_references(source: ReferenceSource, at: Place) -> Self {
+        Self { source: Some(source), ..Self::new(ReadOptions::default(), at) }
     }
 
     pub(super) fn take(&mut self, mut bytes: &[u8], blocks: &mut BlockList) -> Result<(), RecordIndexError> {
@@ -58,7 +67,11 @@ impl JsonlIndex {
             return Err(RecordIndexError::SeveralLines { line: number });
         }
         let parser = Parser::new(&self.options.columns, &self.options.keep);
-        match parser.record(&line, text, || Line(number)).input {
+        let mut read = parser.record(&line, text, || Line(number)).input;
+        if self.source.is_some() {
+            read = read.and_then(|input| references::parse(&input, Line(number)).map(|_| input));
+        }
+        match read {
             Ok(_) => self.probe = None,
             Err(error) => _ = first.get_or_insert_with(|| error.to_string()),
         }
@@ -77,6 +90,9 @@ impl JsonlIndex {
         }
         if let Some((_, Some(first))) = self.probe {
             return Err(RecordIndexError::Unreadable { count: blocks.count, first });
+        }
+        if let Some(source) = self.source {
+            return Ok(RecordFormat::References(source));
         }
         let ReadOptions { columns, keep, .. } = self.options;
         let is_plain = columns == ColumnNames::default() && keep == Keep::Nothing;

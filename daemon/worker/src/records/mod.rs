@@ -9,6 +9,7 @@
 //! and a single column is the input. Other names, and columns that come back in the rows, can be asked for. Empty lines are
 //! skipped.
 //!
+//! A reference to an object outside the cluster is a JSON line, whose `input` says where the object is ([`references`]).
 //! Of Parquet only the footer is indexed ([`parquet_index`]); `idunno_columnar` says what its columns mean.
 
 mod blocks;
@@ -22,6 +23,7 @@ mod jsonl_index;
 mod name_list;
 pub mod parquet_index;
 pub mod record_index;
+pub mod references;
 
 pub use encoding::not_text;
 
@@ -82,6 +84,8 @@ pub enum RecordError {
     TooManyColumns { line: Line, columns: usize, expected: u32 },
     #[error(transparent)]
     Parquet(#[from] idunno_columnar::RowError),
+    #[error("the input of {line} is no reference to an object: {why}")]
+    Reference { line: Line, why: String },
 }
 
 /// Where records lie in the bytes around them.
@@ -98,7 +102,10 @@ pub struct Span {
 /// Reads the records of a span, or as many as there are. `bytes` must hold whole records.
 pub fn read(format: &RecordFormat, bytes: &Bytes, span: Span) -> Vec<Record> {
     match format {
-        RecordFormat::Jsonl => json_records::read(&ColumnNames::default(), &Keep::Nothing, bytes, span),
+        // The input of a reference is what it refers to, by which the object is read.
+        RecordFormat::Jsonl | RecordFormat::References(_) => {
+            json_records::read(&ColumnNames::default(), &Keep::Nothing, bytes, span)
+        }
         RecordFormat::JsonFields { columns, keep } => json_records::read(columns, keep, bytes, span),
         // Its rows are read by row groups, from several parts of the file.
         RecordFormat::Parquet(_) => Vec::new(),

@@ -19,6 +19,7 @@ use super::encoding;
 pub use super::index_error::RecordIndexError;
 use super::jsonl_index::JsonlIndex;
 use super::name_list::NameList;
+use super::references;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -74,6 +75,15 @@ impl RecordIndex {
             FileKind::Jsonl if self.options.is_of_csv() => return Err(RecordIndexError::NotCsv),
             FileKind::List if !self.options.is_default() => return Err(RecordIndexError::ListOptions),
             FileKind::Jsonl => FormatReader::Jsonl(JsonlIndex::new(self.options.clone(), at)),
+            FileKind::References if !self.options.is_default() => {
+                return Err(RecordIndexError::ReferenceOptions);
+            }
+            FileKind::References => {
+                let (source, bytes) = references::header(text)?;
+                text = &text[bytes..];
+                at = Place { offset: at.offset + bytes as u64, lines: 1 };
+                FormatReader::Jsonl(JsonlIndex::of_references(source, at))
+            }
             FileKind::List => FormatReader::List(NameList::default()),
             FileKind::Csv | FileKind::Tsv => {
                 let csv = CsvIndex::new(self.kind, self.options.clone(), text, goes_on, at);
@@ -186,6 +196,45 @@ mod tests {
                 "the record that is cut does not count"
             );
         }
+    }
+
+    #[test]
+    fn references_are_lines_after_a_header() {
+        let object = |n: usize| {
+            format!("{{\"input\":{{\"url\":\"s3://b/{n}\",\"size\":{n},\"etag\":\"e\"}},\"label\":{n}}}\n")
+        };
+        let header = "{\"references\":{\"endpoint\":\"http://minio:9000\",\"anonymous\":true}}\r\n";
+        let text: String = std::iter::once(header.to_owned()).chain((0..300).map(object)).collect();
+        let inputs = index(FileKind::References, text.as_bytes()).unwrap();
+        let Inputs::Records { format, count, blocks, .. } = &inputs else { panic!("{inputs:?}") };
+        let RecordFormat::References(source) = format else { panic!("{format:?}") };
+        assert_eq!((source.endpoint.as_deref(), source.anonymous), (Some("http://minio:9000"), true));
+        assert_eq!((*count, blocks[0].at, blocks[0].extra_lines), (300, header.len() as u64, 1));
+        let records = by_blocks(text.as_bytes(), &inputs);
+        let input = records[299].input.clone().unwrap();
+        let object = references::parse(&input, super::super::Line(301)).unwrap();
+        assert_eq!(
+            (object.url.as_str(), object.size, object.etag.as_deref()),
+            ("s3://b/299", 299, Some("e"))
+        );
+        assert_eq!(records[299].label.as_ref().map(JsonText::as_str), Some("299"));
+    }
+
+    #[test]
+    fn what_is_no_file_of_references_is_refused() {
+        let header = "{\"references\":{}}\n";
+        for (text, why) in [
+            (String::from("{\"input\":1}\n"), "no header of references"),
+            (String::from("{\"references\":{\"password\":\"x\"}}\n"), "unknown field `password`"),
+            (format!("{header}{{\"input\":\"s3://b/k\"}}\n"), "none of its 1 records can be read"),
+            (format!("{header}{{\"input\":{{\"url\":\"s3://b/k\"}}}}\n"), "missing field `size`"),
+        ] {
+            let found = index(FileKind::References, text.as_bytes()).unwrap_err().to_string();
+            assert!(found.contains(why), "{text}: {found}");
+        }
+        let options = ReadOptions { keep: Keep::All, ..ReadOptions::default() };
+        let refused = index_as(FileKind::References, &options, header.as_bytes()).unwrap_err();
+        assert_eq!(refused, RecordIndexError::ReferenceOptions);
     }
 
     #[test]

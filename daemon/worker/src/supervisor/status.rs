@@ -115,8 +115,11 @@ impl ServerStatuses {
     /// The devices and runners of all, and those that other members share, whether they are ready or not; and what this
     /// program reads.
     pub fn resources(&self) -> WorkerResources {
-        let mut all =
-            WorkerResources { reads_parquet: idunno_columnar::IS_BUILT, ..WorkerResources::default() };
+        let mut all = WorkerResources {
+            reads_parquet: idunno_columnar::IS_BUILT,
+            reads_references: idunno_references::IS_BUILT,
+            ..WorkerResources::default()
+        };
         for NamedStatus { backend, models, shared_in_flight, status } in &self.0 {
             let shared = backend.as_ref().zip(*shared_in_flight);
             all.shared.extend(shared.map(|(id, in_flight)| SharedBackend {

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_references::{ObjectClient, Trust};
 use idunno_shared::ids::{Digest, JobId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::WorkerView;
@@ -158,13 +159,14 @@ impl WorkerTask {
     ) -> Self {
         let WorkerChannels { status, restart, coordinator_term, view } = channels;
         let requests = Requests { node: config.node, coordinator, store, packages };
+        let objects = ObjectClient::new(&Trust::Listed(config.reference_urls.clone()));
         Self {
             config,
             requests,
             servers: Servers::new(status, restart),
             coordinator_term,
             view,
-            caches: Arc::default(),
+            caches: Arc::new(InputCaches::new(objects)),
             free_caches_at: None,
             sweep_packages_at: Instant::now(),
             leases: LeaseTable::default(),

@@ -77,7 +77,12 @@ fn resources() -> WorkerResources {
         memory_mib: 812,
         state: String::from("running"),
     };
-    WorkerResources { devices: vec![device], runners: vec![runner], shared: Vec::new(), reads_parquet: true }
+    WorkerResources {
+        devices: vec![device],
+        runners: vec![runner],
+        reads_parquet: true,
+        ..WorkerResources::default()
+    }
 }
 
 pub(in crate::console) fn fixture() -> ClusterView {

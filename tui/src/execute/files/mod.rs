@@ -1,7 +1,8 @@
-//! Files of the store: [`upload`], [`download`], [`many`] at once, and here those that list and delete.
+//! Files of the store: [`upload`], [`download`], [`many`] at once, [`references`] to objects that are not in it, and here those that list and delete.
 
 pub mod download;
 pub mod many;
+pub mod references;
 pub mod upload;
 pub mod walk;
 

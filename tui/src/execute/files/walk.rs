@@ -67,6 +67,32 @@ impl Pattern {
     }
 }
 
+impl Selection {
+    /// Why a file with this path, relative to what is listed, is left out, if it is.
+    pub fn leaves_out(&self, path: &Path) -> Option<Reason> {
+        let by_name = path.components().find_map(|part| self.by_name(&part.as_os_str().to_string_lossy()));
+        by_name.or_else(|| self.by_pattern(path, false))
+    }
+
+    fn by_name(&self, name: &str) -> Option<Reason> {
+        if self.hidden {
+            return None;
+        }
+        let is_junk = JUNK.contains(&name.to_ascii_lowercase().as_str()) || name.starts_with(JUNK_PREFIX);
+        if is_junk { Some(Reason::Junk) } else { name.starts_with('.').then_some(Reason::Hidden) }
+    }
+
+    fn by_pattern(&self, path: &Path, is_directory: bool) -> Option<Reason> {
+        let matching = self.patterns.iter().rev().find(|pattern| pattern.matches(path));
+        let is_excluded = match matching {
+            Some(pattern) => !pattern.includes,
+            // Where the first pattern includes, nothing else is wanted. A directory may contain what is.
+            None => !is_directory && self.patterns.first().is_some_and(|first| first.includes),
+        };
+        is_excluded.then_some(Reason::Excluded)
+    }
+}
+
 impl FileSelection {
     /// As the walk takes it; refused if a pattern is invalid.
     pub fn selection(&self) -> Result<Selection, Failure> {
@@ -89,6 +115,8 @@ pub enum Reason {
     Hidden,
     /// A system left it there.
     Junk,
+    /// It stands for a folder.
+    Folder,
     /// A link to nothing.
     Dangling,
     /// A link to a directory that contains it.
@@ -116,6 +144,7 @@ impl Reason {
             Self::Excluded => "excluded",
             Self::Hidden => "hidden",
             Self::Junk => "junk",
+            Self::Folder => "folder",
             Self::Dangling => "dangling-link",
             Self::Circle => "circular-link",
             Self::LinkedDirectory => "directory-link",
@@ -133,6 +162,7 @@ impl fmt::Display for Reason {
             Self::Excluded => "excluded",
             Self::Hidden => "hidden (--hidden takes them)",
             Self::Junk => "files of a system (--hidden takes them)",
+            Self::Folder => "objects that stand for folders",
             Self::Dangling => "links to nothing",
             Self::Circle => "links to a directory that contains them",
             Self::LinkedDirectory => "links to directories (--follow-links follows them)",
@@ -156,7 +186,7 @@ pub struct Found {
 }
 
 impl Found {
-    fn leave_out(&mut self, reason: Reason, path: &Path, why: Option<String>) {
+    pub(super) fn leave_out(&mut self, reason: Reason, path: &Path, why: Option<String>) {
         let (count, named) = self.left_out.entry(reason).or_default();
         *count += 1;
         if named.len() < NAMED_MAX {
@@ -192,7 +222,7 @@ impl Found {
         (lost > 0).then(|| format!("{} could not be put", text::count(lost, "file")))
     }
 
-    fn check_strict(&self) -> Result<(), Failure> {
+    pub(super) fn check_strict(&self) -> Result<(), Failure> {
         let Some((reason, (count, named))) =
             self.left_out.iter().find(|(reason, _)| **reason != Reason::Excluded)
         else {
@@ -280,25 +310,9 @@ impl Walk<'_> {
 
     /// Why an entry is left out by its name, if it is.
     fn by_name(&self, entry: &DirEntry) -> Option<Reason> {
-        let name = entry.file_name().to_string_lossy();
-        if !self.selection.hidden {
-            let is_junk = JUNK.contains(&name.to_ascii_lowercase().as_str()) || name.starts_with(JUNK_PREFIX);
-            if is_junk {
-                return Some(Reason::Junk);
-            }
-            if name.starts_with('.') {
-                return Some(Reason::Hidden);
-            }
-        }
-        let patterns = &self.selection.patterns;
+        let by_name = self.selection.by_name(&entry.file_name().to_string_lossy());
         let path = self.relative(entry.path());
-        let matching = patterns.iter().rev().find(|pattern| pattern.matches(path));
-        let is_excluded = match matching {
-            Some(pattern) => !pattern.includes,
-            // Where the first pattern includes, nothing else is wanted. A directory may contain what is.
-            None => !entry.file_type().is_dir() && patterns.first().is_some_and(|first| first.includes),
-        };
-        is_excluded.then_some(Reason::Excluded)
+        by_name.or_else(|| self.selection.by_pattern(path, entry.file_type().is_dir()))
     }
 
     fn file(&self, entry: &DirEntry) -> Result<(PutItem, u64), (Reason, Option<String>)> {

@@ -9,14 +9,15 @@ use idunno_shared::client::results::{SegmentList, dead_letters, dead_row, segmen
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState, JobView, SegmentView};
+use idunno_shared::wire::references::ReferenceSource;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::in_order::{self, Out};
 use super::parquet::{self, Spool};
-use super::{Merge, ResultsError, csv};
+use super::{Merge, ResultsError, bucket, csv};
 use crate::answer::results::ResultsFile;
-use crate::answer::{Answer, Data, Failure, text};
+use crate::answer::{Answer, Data, Exit, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
 use crate::execute::files::download::check_target;
@@ -54,9 +55,22 @@ pub async fn get(
     local: Option<PathBuf>,
     force: bool,
     wanted: Wanted,
+    source: &ReferenceSource,
 ) -> Result<Answer, Failure> {
     let found = resolve(session, job).await?;
     let job = found.id;
+    if let Some(target) = local.as_deref().filter(|target| bucket::is_bucket(target)) {
+        if !wanted.is_plain() || wanted.format != RowFormat::Jsonl {
+            let text = "results go to a bucket as JSON lines, one row of each query: leave out --raw, --failed and --format";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        let view = view_of(session, job).await?;
+        return bucket::write(session, &view, &target.to_string_lossy(), source).await;
+    }
+    if *source != ReferenceSource::default() {
+        let text = "--endpoint-url, --region and --anonymous are for results that go to a bucket, such as s3://BUCKET/PREFIX/";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let local = local.filter(|path| path.as_os_str() != "-" && !is_stdout(path));
     if wanted.format == RowFormat::Parquet {
         parquet::check(local.as_deref())?;

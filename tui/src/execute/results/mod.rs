@@ -3,9 +3,10 @@
 //! Decides which rows count. Invariants, checked at the end: one row per query of the manifest, from exactly one segment
 //! or one dead letter; as many rows as the job counts done and dead. Bounds: all rows are held in memory, but for those that
 //! are [`in_order`].
-//! [`fetch`] reads a job's rows, [`follow`] those of a running job; [`csv`] and
+//! [`fetch`] reads a job's rows and [`bucket`] writes them as objects, [`follow`] those of a running job; [`csv`] and
 //! [`parquet`] format them, [`confusion`] counts them.
 
+mod bucket;
 pub mod confusion;
 pub mod csv;
 pub mod fetch;

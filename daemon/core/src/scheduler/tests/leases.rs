@@ -1,5 +1,7 @@
 //! Leases: granted, adopted, renewed, returned, cancelled.
 
+use idunno_shared::wire::resources::ReadFeature;
+
 use super::*;
 
 #[test]
@@ -155,11 +157,27 @@ fn a_late_grant_of_an_earlier_term_is_cancelled_at_a_full_worker() {
 }
 
 #[test]
-fn rows_of_parquet_are_leased_only_to_workers_whose_program_reads_it() {
+fn queries_are_leased_only_to_workers_whose_program_reads_them() {
+    let parquet = WorkerResources { reads_parquet: true, ..WorkerResources::default() };
+    let references = WorkerResources { reads_references: true, ..WorkerResources::default() };
+    for (needed, right, wrong) in [
+        (ReadFeature::Parquet, parquet.clone(), references.clone()),
+        (ReadFeature::References, references, parquet),
+    ] {
+        queries_are_leased_to_workers_that_read_them(needed, right, wrong);
+    }
+}
+
+fn queries_are_leased_to_workers_that_read_them(
+    needed: ReadFeature,
+    right: WorkerResources,
+    wrong: WorkerResources,
+) {
     let mut harness = Harness::new(100, 0);
-    harness.handle(SchedulerEvent::Job(JobSpec { is_parquet: true, ..spec(1, 100) }));
-    assert_eq!(harness.pull(1, 1, &[]).grants, [], "it reads none");
-    let resources = WorkerResources { reads_parquet: true, ..WorkerResources::default() };
+    harness.handle(SchedulerEvent::Job(JobSpec { needs: Some(needed), ..spec(1, 100) }));
+    let other = WorkerReport { resources: wrong, ..report(1) };
+    assert_eq!(reply_to(1, harness.receive(other)).grants, [], "it reads something else");
+    let resources = right;
     let granted = reply_to(2, harness.receive(WorkerReport { resources, ..report(2) })).grants;
     assert_eq!(granted.len(), 1);
     // A fault of the only one that reads it is no reason to wait for the other.

@@ -150,7 +150,7 @@ fn spec(job: u64, queries: u64) -> JobSpec {
         running: true,
         pending: RangeSet::from(0..queries),
         weight: 1,
-        is_parquet: false,
+        needs: None,
     }
 }
 
