@@ -182,7 +182,10 @@ impl RecordFormat {
     /// Bytes of all names in it.
     pub fn names_bytes(&self) -> usize {
         let (columns, kept) = match self {
-            Self::Jsonl | Self::References(_) => return 0,
+            Self::Jsonl => return 0,
+            Self::References(ReferenceSource { endpoint, region, .. }) => {
+                return [endpoint, region].into_iter().flatten().map(String::len).sum();
+            }
             Self::Csv { layout, .. } => (&layout.names, self.kept()),
             Self::JsonFields { columns, .. } | Self::Parquet(ParquetLayout { columns, .. }) => {
                 (columns, self.kept())

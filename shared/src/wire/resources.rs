@@ -1,6 +1,7 @@
 //! What the models of a worker run on, and what they take.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::bounded;
 use super::control::ITEMS_PER_REQUEST_MAX;
@@ -17,8 +18,8 @@ pub const SHARED_BACKENDS_MAX: usize = 16;
 pub const RESOURCE_TEXT_CHARACTERS_MAX: usize = 128;
 
 /// What a worker runs batches with: the devices of its machine, the processes there, servers that it shares, and what its
-/// program can read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// program can read. What it cannot read is left out of the message, as older programs send and expect it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct WorkerResources {
     /// The GPUs, by their index.
     #[serde(default, deserialize_with = "bounded::list::<DEVICES_MAX, _, _>")]
@@ -33,8 +34,29 @@ pub struct WorkerResources {
     #[serde(default)]
     pub reads_parquet: bool,
     /// Whether its program reads objects outside the cluster.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub reads_references: bool,
+}
+
+impl Serialize for WorkerResources {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let later = match (self.reads_parquet, self.reads_references) {
+            (_, true) => 2,
+            (true, false) => 1,
+            (false, false) => 0,
+        };
+        let mut resources = serializer.serialize_struct("WorkerResources", 3 + later)?;
+        resources.serialize_field("devices", &self.devices)?;
+        resources.serialize_field("runners", &self.runners)?;
+        resources.serialize_field("shared", &self.shared)?;
+        if later > 0 {
+            resources.serialize_field("reads_parquet", &self.reads_parquet)?;
+        }
+        if later > 1 {
+            resources.serialize_field("reads_references", &self.reads_references)?;
+        }
+        resources.end()
+    }
 }
 
 /// What a program must be built with to read a dataset.
