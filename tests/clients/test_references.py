@@ -162,7 +162,7 @@ def test_a_bucket_is_read_where_it_is(service, workers, moto, cluster, key):
     s3.delete_object(Bucket=bucket, Key="in/many/0007.txt")
     run(workers, dataset)
     failed = json.loads(workers.idunno("--output", "json", "dead-letters", "list", job_of(dataset)))["items"]
-    reasons = {letter["id"]: letter["reason"] for letter in failed}
+    reasons = {letter["id"]: letter["error"] for letter in failed}
     assert "has changed since it was listed" in reasons.pop(f"s3://{bucket}/in/plain.txt")
     assert "is gone" in reasons.pop(f"s3://{bucket}/in/many/0007.txt")
     assert not reasons
