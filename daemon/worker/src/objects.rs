@@ -71,12 +71,15 @@ impl BatchObjects {
             )));
         }
         let read = self.client.read(&self.source, object).await;
-        let bytes = read.map_err(|error| InputFault { kind: kind_of(&error), reason: error.to_string() })?;
+        let bytes = read.map_err(|error| InputFault {
+            kind: kind_of(&error),
+            reason: error.to_string().replace(&object.url, without_query(&object.url)),
+        })?;
         Ok(FetchedBytes { bytes, is_local: false })
     }
 
     fn too_slow(&self, position: usize) -> InputFault {
-        let url = self.by_position[position].as_ref().map_or("it", |object| &object.url);
+        let url = self.by_position[position].as_ref().map_or("it", |object| without_query(&object.url));
         InputFault::fetch(format!("{url} was not read within {} s", CHUNK_TIMEOUT.as_secs()))
     }
 }
@@ -96,4 +99,58 @@ fn kind_of(error: &ReadError) -> FaultKind {
 fn without_query(url: &str) -> &str {
     let is_web = url.starts_with("http://") || url.starts_with("https://");
     if is_web { url.split_once('?').map_or(url, |(path, _)| path) } else { url }
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_references::Trust;
+
+    use super::*;
+
+    fn record(input: &str, id: Option<&str>) -> Record {
+        Record {
+            input: Ok(input.to_owned().into()),
+            label: None,
+            id: id.map(JsonText::of_text),
+            fields: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_refers_to_nothing_fails_alone_and_ids_are_urls_without_secrets() {
+        let reference =
+            |url: &str, size: u64| format!("{{\"url\":\"{url}\",\"size\":{size},\"etag\":\"e\"}}");
+        let mut records = [
+            record(&reference("https://h.example/a?sig=s3cret", 7), None),
+            record("\"s3://b/k\"", None),
+            record(&reference("s3://b/k?x", INPUT_BYTES_MAX + 1), Some("mine")),
+        ];
+        let client = Arc::new(ObjectClient::new(&Trust::Listed(Vec::new())));
+        let objects = BatchObjects::of(client, ReferenceSource::default(), &mut records);
+        assert_eq!(objects.sizes(), [7, 0, INPUT_BYTES_MAX + 1]);
+        let ids: Vec<Option<&str>> =
+            records.iter().map(|record| record.id.as_ref().map(JsonText::as_str)).collect();
+        assert_eq!(ids, [Some("\"https://h.example/a\""), None, Some("\"mine\"")]);
+        let faults: Vec<InputFault> =
+            objects.read(1..3).await.into_iter().map(|input| input.bytes.unwrap_err()).collect();
+        assert!(faults.iter().all(|fault| fault.kind == FaultKind::BadInput), "{faults:?}");
+        assert!(faults[0].reason.contains("is no reference to an object"), "{faults:?}");
+        assert!(faults[1].reason.starts_with("s3://b/k?x has"), "{faults:?}");
+    }
+
+    #[test]
+    fn only_an_object_that_is_not_the_listed_one_is_a_bad_input() {
+        let url = || String::from("s3://b/k");
+        let why = || String::from("so");
+        for (error, expected) in [
+            (ReadError::Changed { url: url(), what: why() }, FaultKind::BadInput),
+            (ReadError::Gone { url: url() }, FaultKind::BadInput),
+            (ReadError::Url { url: url(), why: why() }, FaultKind::BadInput),
+            (ReadError::Denied { url: url(), why: why() }, FaultKind::Inference),
+            (ReadError::Refused { url: url(), why: why() }, FaultKind::Inference),
+            (ReadError::Failed { url: url(), why: why() }, FaultKind::Fetch),
+        ] {
+            assert_eq!(kind_of(&error), expected, "{error}");
+        }
+    }
 }
