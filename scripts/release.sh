@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes what people install, from these sources: the Debian package and the wheels. Prints a line for each artefact, and
-# writes their SHA-256 sums into SHA256SUMS beside them.
+# Makes what people install, from these sources: the Debian package, the wheels, and their bill of materials (CycloneDX).
+# Prints a line for each artefact, and writes their SHA-256 sums into SHA256SUMS beside them.
 #
 #   scripts/release.sh [--only KIND] [--out DIR] [--programs DIR] [--sign KEY]
 #
-#   --only KIND      'deb' or 'wheels'; may be given several times (all kinds)
+#   --only KIND      'deb', 'wheels' or 'sbom'; may be given several times (all kinds)
 #   --out DIR        folder of the artefacts, made if it does not exist (target/release-artefacts)
 #   --programs DIR   folder of idunno, idunnod and idunno-gateway in place of building them; IDUNNO_PROGRAMS is the same
 #   --sign KEY       sign SHA256SUMS with an SSH key, or with the public half of one that an agent holds: SHA256SUMS.sig.
@@ -44,7 +44,7 @@ while [[ $# -gt 0 ]]; do
         *) fail "unknown option $1; see --help" ;;
     esac
 done
-((${#kinds[@]})) || kinds=(deb wheels)
+((${#kinds[@]})) || kinds=(deb wheels sbom)
 # Before an hour of building.
 [[ -z "$key" || -r "$key" ]] || fail "there is no key $key"
 
@@ -114,11 +114,20 @@ make_wheels() {
     done
 }
 
+make_sbom() {
+    local version
+    version="$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1)"
+    build_python
+    "$python" "$root/scripts/sbom.py" "$out/idunno-$version.cdx.json" >&2
+    made+=("idunno-$version.cdx.json")
+}
+
 made=()
 for kind in "${kinds[@]}"; do
     case "$kind" in
         deb) make_deb ;;
         wheels) make_wheels ;;
+        sbom) make_sbom ;;
         *) fail "there is no kind '$kind': see --help" ;;
     esac
 done

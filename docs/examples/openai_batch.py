@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Answers a file of questions as a batch: openai_batch.py MODEL QUESTIONS ANSWERS
 
-QUESTIONS has a question a line. ANSWERS gets a JSON object a line, in the order of the questions. A program for OpenAI's
-own API needs no other change than these two variables: OPENAI_BASE_URL, the gateway's address with /v1, and
+QUESTIONS has a question a line. ANSWERS gets a JSON object a line, in the order of the questions. A program for the API
+of OpenAI needs no other change than these two variables: OPENAI_BASE_URL, the address of the gateway with /v1, and
 OPENAI_API_KEY, an access key of the cluster as ID:SECRET.
 """
 

@@ -1,8 +1,12 @@
-"""The signature of a release: what docs/release.md says is run as it is written."""
+"""The signature of a release, as docs/release.md says, and its bill of materials."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,3 +78,22 @@ def test_a_key_that_is_missing_is_said_before_anything_is_made(tmp_path):
     words = [ROOT / "scripts/release.sh", "--out", tmp_path / "out", "--sign", tmp_path / "none"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"release.sh: there is no key {tmp_path}/none\n")
+
+
+def test_the_bill_of_materials_has_what_is_compiled_and_nothing_else(tmp_path):
+    pytest.importorskip("cyclonedx", reason="only what builds releases has it")
+    made = []
+    for name in ("one.json", "two.json"):
+        words = [sys.executable, ROOT / "scripts/sbom.py", tmp_path / name]
+        subprocess.run(words, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": "1796000000"})
+        made.append((tmp_path / name).read_bytes())
+    assert made[0] == made[1]
+    components = {one["name"]: one for one in json.loads(made[0])["components"]}
+    # Of the daemon, of its feature parquet, of the gateway, of the Python client, of the model server.
+    assert {"openraft", "parquet", "s3s", "pyo3", "numpy"} <= set(components)
+    # Of tests and of builds.
+    assert not {"insta", "proptest", "cc", "idunno-shared"} & set(components)
+    lock = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+    (sum_of_openraft,) = [one["checksum"] for one in lock if one["name"] == "openraft"]
+    assert components["openraft"]["hashes"] == [{"alg": "SHA-256", "content": sum_of_openraft}]
+    assert all("licenses" in one for one in components.values() if one["purl"].startswith("pkg:cargo/"))
