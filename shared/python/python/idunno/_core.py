@@ -66,10 +66,10 @@ class JobOptions:
 
         >>> JobOptions.of({"weight": 2, "after": "job-1", "name": None}).of_job()
         ['--weight=2']
-        >>> JobOptions.of({"wieght": 2})  # type: ignore[typeddict-unknown-key]
+        >>> JobOptions.of({"patience": 2})  # type: ignore[typeddict-unknown-key]
         Traceback (most recent call last):
             ...
-        TypeError: run() got an unexpected keyword argument 'wieght'
+        TypeError: run() got an unexpected keyword argument 'patience'
         """
         unknown = sorted(set(options) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
