@@ -60,7 +60,7 @@ fi
 if ./scripts/setup_python.sh; then
     check "ruff, python_model_server" .venv/bin/ruff check --quiet python_model_server
     check "ruff format, python_model_server" .venv/bin/ruff format --quiet --check python_model_server
-    check "ruff, scripts" .venv/bin/ruff check --quiet --config scripts/ruff.toml scripts tests/clients tests/vms tests/servers
+    check "ruff, scripts" .venv/bin/ruff check --quiet --config scripts/ruff.toml scripts docs/examples tests/clients tests/vms tests/servers
     check "ruff, shared/python" .venv/bin/ruff check --quiet shared/python
     check "ruff format, shared/python" .venv/bin/ruff format --quiet --check shared/python
     check "mypy" mypy_package

@@ -3,7 +3,8 @@
 #
 #   scripts/package.sh [--programs DIR] [--version V] [--out DIR]
 #
-#   --programs DIR   directory of idunno and idunnod (target/release)
+#   --programs DIR   directory of idunno, idunnod and, for the gateway, idunno-gateway (target/release). Without the last one
+#                    the package has no gateway, and a line says so
 #   --version V      version of the package (the workspace's version)
 #   --out DIR        directory of the package (target/debian); the script prints the package's path
 #
@@ -51,10 +52,22 @@ for program in idunno idunnod; do
     put 755 "$programs/$program" "/usr/bin/$program"
     strip "$tree/usr/bin/$program"
 done
+# A workspace of its own, which not everybody builds: without the program its unit would only fail.
+units=(introducer member model-server)
+install -D -m 644 "$root/scripts/debian/conffiles" "$tree/DEBIAN/conffiles"
+if [[ -x "$programs/idunno-gateway" ]]; then
+    put 755 "$programs/idunno-gateway" /usr/bin/idunno-gateway
+    strip "$tree/usr/bin/idunno-gateway"
+    put 644 "$root/scripts/systemd/gateway.env" /etc/idunno/gateway.env
+    echo /etc/idunno/gateway.env >>"$tree/DEBIAN/conffiles"
+    units+=(gateway)
+else
+    echo "package.sh: without the gateway: there is no $programs/idunno-gateway" >&2
+fi
 put 755 "$root/scripts/idunno-setup-python" /usr/sbin/idunno-setup-python
 put 755 "$root/scripts/idunno-setup-gpu" /usr/sbin/idunno-setup-gpu
 put 644 "$root/scripts/systemd/gpu.conf" /usr/share/idunno/gpu.conf
-for unit in introducer member model-server; do
+for unit in "${units[@]}"; do
     put 644 "$root/scripts/systemd/idunno-$unit.service" "/usr/lib/systemd/system/idunno-$unit.service"
     sed -i 's|/usr/local/bin/|/usr/bin/|g' "$tree/usr/lib/systemd/system/idunno-$unit.service"
 done
@@ -95,17 +108,15 @@ complete zsh /usr/share/zsh/vendor-completions/_idunno
 complete fish /usr/share/fish/vendor_completions.d/idunno.fish
 put 644 "$root/LICENSE" /usr/share/doc/idunno/copyright
 put 644 "$root/scripts/debian/copyright-data" /usr/share/doc/idunno/copyright-data
-for page in README.md CHANGELOG.md docs/operations.md docs/security.md; do
+for page in README.md CHANGELOG.md docs/operations.md docs/security.md docs/s3.md docs/openai.md; do
     [[ -f "$root/$page" ]] && put 644 "$root/$page" "/usr/share/doc/idunno/$(basename "$page")"
 done
 
 architecture="$(dpkg --print-architecture)"
 size="$(du -sk --exclude=DEBIAN "$tree" | cut -f1)"
 glibc="$(grep -aoE 'GLIBC_2\.[0-9]+' "$tree"/usr/bin/idunno* | sed 's/.*GLIBC_//' | sort -Vu | tail -1)"
-mkdir "$tree/DEBIAN"
 sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@GLIBC@/$glibc/" \
     -e "s/@SIZE@/$size/" "$root/scripts/debian/control.in" >"$tree/DEBIAN/control"
-install -m 644 "$root/scripts/debian/conffiles" "$tree/DEBIAN/conffiles"
 install -m 755 "$root/scripts/debian/"{postinst,prerm,postrm} "$tree/DEBIAN/"
 (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
 

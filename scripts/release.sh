@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Makes what people install, from these sources: the Debian package and the wheels. Prints a line for each artefact, and
-# writes their SHA-256 sums into SHA256SUMS beside them.
+# Makes what people install, from these sources: the Debian package, the wheels, and their bill of materials (CycloneDX).
+# Prints a line for each artefact, and writes their SHA-256 sums into SHA256SUMS beside them.
 #
-#   scripts/release.sh [--only KIND] [--out DIR] [--programs DIR]
+#   scripts/release.sh [--only KIND] [--out DIR] [--programs DIR] [--sign KEY]
 #
-#   --only KIND      'deb' or 'wheels'; may be given several times (all kinds)
+#   --only KIND      'deb', 'wheels' or 'sbom'; may be given several times (all kinds)
 #   --out DIR        folder of the artefacts, made if it does not exist (target/release-artefacts)
-#   --programs DIR   folder of idunno and idunnod in place of building them; IDUNNO_PROGRAMS is the same
+#   --programs DIR   folder of idunno, idunnod and idunno-gateway in place of building them; IDUNNO_PROGRAMS is the same
+#   --sign KEY       sign SHA256SUMS with an SSH key, or with the public half of one that an agent holds: SHA256SUMS.sig.
+#                    docs/release.md says how people verify it
 #
 # The wheel `idunno` is for every Python from 3.11 on, on this architecture, and needs the glibc that its name says or a
 # newer one: it is linked with that of this machine. It brings the command line and the daemon's program.
@@ -18,6 +20,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 out="$root/target/release-artefacts"
 programs="${IDUNNO_PROGRAMS:-}"
+key=""
 kinds=()
 
 fail() {
@@ -27,12 +30,13 @@ fail() {
 
 while [[ $# -gt 0 ]]; do
     case "$1" in
-        --only | --out | --programs)
+        --only | --out | --programs | --sign)
             [[ $# -ge 2 ]] || fail "$1 needs a value"
             case "$1" in
                 --only) kinds+=("$2") ;;
                 --out) out="$2" ;;
                 --programs) programs="$2" ;;
+                --sign) key="$2" ;;
             esac
             shift 2
             ;;
@@ -40,7 +44,9 @@ while [[ $# -gt 0 ]]; do
         *) fail "unknown option $1; see --help" ;;
     esac
 done
-((${#kinds[@]})) || kinds=(deb wheels)
+((${#kinds[@]})) || kinds=(deb wheels sbom)
+# Before an hour of building.
+[[ -z "$key" || -r "$key" ]] || fail "there is no key $key"
 
 umask 022
 mkdir -p "$out"
@@ -48,17 +54,23 @@ out="$(cd "$out" && pwd)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 target="${CARGO_TARGET_DIR:-$root/target}"
+is_built=""
 
 # A folder with idunno and idunnod: the one that was named, or that of the build.
 built_programs() {
     if [[ -z "$programs" ]]; then
         (cd "$root" && cargo build --locked --release -p idunno-daemon -p idunno-console --bins --features parquet,references) >&2
         programs="$target/release"
+        is_built=1
     fi
 }
 
 make_deb() {
     built_programs
+    # A workspace of its own, built into the same folder.
+    if [[ -n "$is_built" ]]; then
+        (cd "$root" && CARGO_TARGET_DIR="$target" cargo build --locked --release --manifest-path daemon/gateway/Cargo.toml) >&2
+    fi
     "$root/scripts/package.sh" --programs "$programs" --out "$out" >"$work/deb"
     made+=("$(basename "$(tail -1 "$work/deb")")")
 }
@@ -102,12 +114,21 @@ make_wheels() {
     done
 }
 
+make_sbom() {
+    local version
+    version="$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1)"
+    build_python
+    "$python" "$root/scripts/sbom.py" "$out/idunno-$version.cdx.json" >&2
+    made+=("idunno-$version.cdx.json")
+}
+
 made=()
 for kind in "${kinds[@]}"; do
     case "$kind" in
         deb) make_deb ;;
         wheels) make_wheels ;;
+        sbom) make_sbom ;;
         *) fail "there is no kind '$kind': see --help" ;;
     esac
 done
-(cd "$out" && sha256sum -- "${made[@]}" | tee SHA256SUMS)
+"$root/scripts/sign_release.sh" ${key:+--sign "$key"} "$out" "${made[@]}"

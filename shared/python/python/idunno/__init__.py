@@ -45,6 +45,7 @@ from ._types import (
     ModelOnMember,
     ProcessingTimes,
     Row,
+    RunOptions,
     StoredFile,
 )
 
@@ -76,6 +77,7 @@ __all__ = [
     "RefusedError",
     "Results",
     "Row",
+    "RunOptions",
     "SourceError",
     "StoredFile",
     "TimeoutError",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, overload
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, Unpack, overload
 
 from . import _frames
 from ._client import Bytes, PathText, rows_of
-from ._core import Core, RunOptions
+from ._core import Core, JobOptions
 from ._native import Operation, Rows
 from ._steps import adrive, until_done
 from ._types import (
@@ -20,6 +20,7 @@ from ._types import (
     Member,
     Model,
     Row,
+    RunOptions,
     StoredFile,
 )
 
@@ -72,40 +73,12 @@ class AsyncClient:
         self,
         model: Any,
         data: Any,
-        *,
-        name: str | None = None,
-        batch_size: int | str | None = None,
-        params: Mapping[str, Any] | None = None,
-        weight: int | None = None,
-        limit: int | None = None,
-        sample: int | None = None,
-        max_failed: int | str | None = None,
-        after: AsyncJob | str | None = None,
-        on_end: str | None = None,
-        input_column: str | None = None,
-        label_column: str | None = None,
-        id_column: str | None = None,
-        keep: str | Sequence[str] | None = None,
-        dataset: str | None = None,
+        **options: Unpack[RunOptions],
     ) -> AsyncJob:
         """See `Client.run`."""
-        options = RunOptions(
-            name=name,
-            batch_size=batch_size,
-            params=params,
-            weight=weight,
-            limit=limit,
-            sample=sample,
-            max_failed=max_failed,
-            after=after.id if isinstance(after, AsyncJob) else after,
-            on_end=on_end,
-            input_column=input_column,
-            label_column=label_column,
-            id_column=id_column,
-            keep=keep,
-            dataset=dataset,
+        return AsyncJob(
+            self._core, await adrive(self._core.submit(model, data, JobOptions.of(options))), options.get("name")
         )
-        return AsyncJob(self._core, await adrive(self._core.submit(model, data, options)), name)
 
     async def job(self, name: str) -> AsyncJob:
         """See `Client.job`."""

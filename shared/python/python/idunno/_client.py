@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, overload
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, Unpack, overload
 
 from . import _frames
-from ._core import Core, RunOptions
+from ._core import Core, JobOptions
 from ._errors import Interrupted
 from ._native import Operation, Rows
 from ._steps import Steps, T, drive
@@ -21,6 +21,7 @@ from ._types import (
     Member,
     Model,
     Row,
+    RunOptions,
     StoredFile,
 )
 
@@ -104,21 +105,7 @@ class Client:
         self,
         model: Any,
         data: Any,
-        *,
-        name: str | None = None,
-        batch_size: int | str | None = None,
-        params: Mapping[str, Any] | None = None,
-        weight: int | None = None,
-        limit: int | None = None,
-        sample: int | None = None,
-        max_failed: int | str | None = None,
-        after: Job | str | None = None,
-        on_end: str | None = None,
-        input_column: str | None = None,
-        label_column: str | None = None,
-        id_column: str | None = None,
-        keep: str | Sequence[str] | None = None,
-        dataset: str | None = None,
+        **options: Unpack[RunOptions],
     ) -> Job:
         """Starts a job: a model over data. Returns at once; the job runs whatever becomes of this process.
 
@@ -132,25 +119,9 @@ class Client:
         - a data frame or an Arrow table: each row is a record, or its value if there is one column.
 
         Data that is not in the store yet is kept there as long as the job needs it, or under the name `dataset`. The
-        other arguments are those of `add-job` and `start-job`.
+        other arguments are those of `add-job` and `start-job`: see `idunno.RunOptions`.
         """
-        options = RunOptions(
-            name=name,
-            batch_size=batch_size,
-            params=params,
-            weight=weight,
-            limit=limit,
-            sample=sample,
-            max_failed=max_failed,
-            after=after.id if isinstance(after, Job) else after,
-            on_end=on_end,
-            input_column=input_column,
-            label_column=label_column,
-            id_column=id_column,
-            keep=keep,
-            dataset=dataset,
-        )
-        return Job(self._core, drive(self._core.submit(model, data, options)), name)
+        return Job(self._core, drive(self._core.submit(model, data, JobOptions.of(options))), options.get("name"))
 
     def job(self, name: str) -> Job:
         """Attaches to a job by its number (`job-3`), its name, or its model's name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -31,6 +32,7 @@ from ._types import (
     JobStats,
     Member,
     Model,
+    RunOptions,
     StoredFile,
 )
 
@@ -40,8 +42,8 @@ _PATIENCE_S = 0.02
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How a job runs: the arguments of `run` after its data."""
+class JobOptions:
+    """How a job runs: `RunOptions` as words of the command line."""
 
     name: str | None = None
     batch_size: int | str | None = None
@@ -57,6 +59,25 @@ class RunOptions:
     id_column: str | None = None
     keep: str | Sequence[str] | None = None
     dataset: str | None = None
+
+    @classmethod
+    def of(cls, options: RunOptions) -> JobOptions:
+        """The arguments of `run`. Raises TypeError for a name that is none of them.
+
+        >>> JobOptions.of({"weight": 2, "after": "job-1", "name": None}).of_job()
+        ['--weight=2']
+        >>> JobOptions.of({"patience": 2})  # type: ignore[typeddict-unknown-key]
+        Traceback (most recent call last):
+            ...
+        TypeError: run() got an unexpected keyword argument 'patience'
+        """
+        unknown = sorted(set(options) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise TypeError(f"run() got an unexpected keyword argument {unknown[0]!r}")
+        after = options.get("after")
+        job = after if after is None or isinstance(after, str) else after.id
+        known: dict[str, Any] = {**options, "after": job}
+        return cls(**known)
 
     def of_job(self) -> list[str]:
         """The words of `add-job`."""
@@ -182,7 +203,7 @@ class Core:
 
     # Jobs.
 
-    def submit(self, model: Any, data: Any, options: RunOptions) -> Steps[str]:
+    def submit(self, model: Any, data: Any, options: JobOptions) -> Steps[str]:
         """Stores the data, adds the job and starts it; returns its number."""
         if is_model(model):
             added = yield from self.add_model(model, None)

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from ._async import AsyncJob
+    from ._client import Job
 
 JobState = Literal["added", "waiting", "running", "stopped", "paused", "done", "cancelled"]
+
+
+class RunOptions(TypedDict, total=False):
+    """How a job runs: the arguments of `run` after its data. None is as if the argument were left out."""
+
+    name: str | None
+    batch_size: int | str | None
+    params: Mapping[str, Any] | None
+    weight: int | None
+    limit: int | None
+    sample: int | None
+    max_failed: int | str | None
+    after: Job | AsyncJob | str | None
+    on_end: str | None
+    input_column: str | None
+    label_column: str | None
+    id_column: str | None
+    keep: str | Sequence[str] | None
+    dataset: str | None
 
 
 class Row(TypedDict, total=False):
