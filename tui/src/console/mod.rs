@@ -29,6 +29,7 @@ pub mod log_source;
 pub mod long_history;
 pub mod mode;
 pub mod msg;
+pub mod old_jobs;
 pub mod operation;
 pub mod operations;
 pub mod page;

@@ -59,6 +59,7 @@ fn page_generation(state: &State) -> u64 {
     match state.details.last() {
         Some(detail) => detail.generation,
         None if state.page == Page::Files => state.files.generation,
+        None if state.page == Page::Jobs => state.old_jobs.generation,
         None if state.page == Page::Events => state.events.list.back().map_or(0, |event| event.number),
         None => 0,
     }
@@ -74,7 +75,7 @@ fn content(state: &State, window: &RowWindow) -> TableContent {
     }
     match state.page {
         Page::Members => members::content(view, &state.rates, window),
-        Page::Jobs => jobs::content(view),
+        Page::Jobs => jobs::content(state.old_jobs.with_those_of(view)),
         Page::Assignments => assignments::content(view, &state.rates, window),
         Page::Files => files::content(&state.files, view),
         Page::Models => models::content(view),

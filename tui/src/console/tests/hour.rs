@@ -28,7 +28,7 @@ const TASKS: [Task; 12] = [
     Task { what: "see a death", keys: "8", done: "m1 is dead" },
     Task { what: "stop a job", keys: "3ax\ry", done: "StopJob" },
     Task { what: "delete a file", keys: "5:delete labels.csv\rlabels.csv\r", done: "Delete {" },
-    Task { what: "save the page", keys: "3S", done: "Save(" },
+    Task { what: "save the page", keys: "3S\r", done: "Save(" },
     Task { what: "search the files", keys: "5/lab\r", done: "prefix: \"lab\"" },
     Task { what: "sort the jobs", keys: "3>>>>", done: "Q/S ▼" },
 ];

@@ -117,7 +117,7 @@ fn state_span(theme: Theme, state: &Cell) -> Span<'static> {
 
 fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'static>> {
     let theme = state.theme;
-    let Some(job) = view.jobs.iter().find(|job| job.id == id) else {
+    let Some(job) = state.old_jobs.find(view, id) else {
         return vec![Line::raw("this job no longer exists")];
     };
     let (share, percent) = progress(job);

@@ -58,7 +58,7 @@ pub(super) fn draw_with_table(state: &State, frame: &mut Frame<'_>, area: Rect) 
 fn lines(state: &State, view: &ClusterView, area: Rect) -> Vec<Line<'static>> {
     let (width, height) = (usize::from(area.width).saturating_sub(1), usize::from(area.height));
     let chart = height.min(CHART_MAX);
-    let job = |id| view.jobs.iter().find(|job| job.id == id);
+    let job = |id| state.old_jobs.find(view, id);
     match (state.details.last().map(|detail| &detail.target), state.page) {
         (Some(DetailTarget::Job(id)), _) => {
             job(*id).map_or_else(Vec::new, |job| timeline::whole_job(state, job, width, chart))
@@ -90,10 +90,10 @@ fn members(state: &State, view: &ClusterView, width: usize, height: usize) -> Ve
     lines
 }
 
-fn selected_job<'a>(state: &State, view: &'a ClusterView) -> Option<&'a JobView> {
+fn selected_job<'a>(state: &'a State, view: &'a ClusterView) -> Option<&'a JobView> {
     let selected = state.selected();
-    let chosen = view.jobs.iter().find(|job| Some(job.id.to_string()) == selected);
-    chosen.or_else(|| view.jobs.first())
+    let mut jobs = state.old_jobs.with_those_of(view);
+    jobs.find(|job| Some(job.id.to_string()) == selected).or_else(|| view.jobs.first())
 }
 
 fn selected_model<'a>(state: &State, view: &'a ClusterView) -> Option<&'a ModelView> {
