@@ -25,7 +25,7 @@ MEMBERS = 4
 # Enough for a warm-up and all pages.
 PHOTOS = 8000
 BROKEN_FILES = 6
-TEXT_SIZES = ((120, 40), (80, 24))
+TEXT_SIZES = ((200, 60), (120, 40), (80, 24))
 PICTURE_SIZE = (120, 32)
 # A page may take this long to show what it is recognised by, and then this long for the cluster's answers.
 PAGE_TIMEOUT_S = 15

@@ -75,6 +75,11 @@ impl Answer {
         Self { data, text: text.into(), ..Self::default() }
     }
 
+    /// A document that is JSON already, for programs only.
+    pub fn of_json(document: String) -> Self {
+        Self { data: Data::Document(document), ..Self::default() }
+    }
+
     /// An answer for people only.
     pub fn text(text: impl Into<Shown>) -> Self {
         Self { text: text.into(), ..Self::default() }
@@ -111,8 +116,10 @@ impl Answer {
             (Data::None | Data::Lines, _) | (_, Output::Table) => {
                 shown(width.map_or(Layout::Unlimited, Layout::Within))
             }
-            (Data::Document(document) | Data::List { document, .. }, Output::Json)
-            | (Data::Document(document), Output::Jsonl) => format!("{document}\n"),
+            (Data::Document(document) | Data::List { document, .. }, Output::Json) => format!("{document}\n"),
+            (Data::Document(document), Output::Jsonl) => {
+                plain::lines(document).unwrap_or_else(|| format!("{document}\n"))
+            }
             (Data::List { items, .. }, Output::Jsonl) => {
                 items.iter().flat_map(|item| [item.as_str(), "\n"]).collect()
             }

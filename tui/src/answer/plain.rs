@@ -62,6 +62,21 @@ fn elements(data: &Data) -> Vec<Fields<'_>> {
     }
 }
 
+/// The elements of a list that is one document as documents of their own, a line each; `None` for any other document. The
+/// kind of an element is that of the list without its plural.
+pub(super) fn lines(document: &str) -> Option<String> {
+    let Fields(fields) = serde_json::from_str(document).ok()?;
+    let field = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.get());
+    let items: Vec<&RawValue> = serde_json::from_str(field("items")?).ok()?;
+    let (version, list) = (field("apiVersion")?, field("kind")?.trim_matches('"'));
+    let kind = list.strip_suffix("List").or_else(|| list.strip_suffix('s')).unwrap_or(list);
+    let line = |item: &RawValue| {
+        let inner = item.get().strip_prefix('{').unwrap_or_default();
+        format!("{{\"apiVersion\":{version},\"kind\":\"{kind}\",{inner}\n")
+    };
+    Some(items.into_iter().map(line).collect())
+}
+
 /// What each element is called, one a line: its first field.
 pub(super) fn names(data: &Data) -> String {
     let names = elements(data).into_iter().filter_map(|Fields(fields)| Some(value(fields.first()?.1)));
@@ -146,6 +161,8 @@ mod tests {
         let one =
             Data::Document(r#"{"apiVersion":"v","kind":"AddedJob","job":"job-1","model":"m"}"#.to_owned());
         assert_eq!((csv(&one).as_str(), names(&one).as_str()), ("job,model\njob-1,m\n", "job-1\n"));
+        let lines = lines(list).unwrap();
+        assert_eq!(lines, "{\"apiVersion\":\"v\",\"kind\":\"File\",\"name\":\"a\",\"size\":1}\n");
         assert_eq!((csv(&Data::None).as_str(), names(&Data::None).as_str()), ("", ""));
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::output::{note, terminal_width, write};
 use crate::answer::cluster::Event as EventJson;
 use crate::answer::document::to_json;
-use crate::answer::{Exit, Failure, text};
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::{Output, Verb};
 use crate::console::connection::follow;
 use crate::console::events::{Event, Events};
@@ -24,6 +24,8 @@ use crate::session::Session;
 /// The pause between two requests.
 const PERIOD: Duration = Duration::from_secs(1);
 const CHANNEL: usize = 64;
+/// The first line of events as CSV.
+const EVENT_TITLES: &str = "at_ms,subject,text\n";
 
 /// Prints the answer whenever it changes. While no coordinator is reachable it says so once and keeps trying.
 pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Result<(), Failure> {
@@ -92,6 +94,9 @@ pub(super) async fn events(session: &Session, output: Output) -> Result<(), Fail
     let (sender, mut news) = channel(CHANNEL);
     tokio::spawn(follow(session.clone(), sender, Arc::new(Notify::new())));
     let (mut events, mut shown, mut printed) = (Events::default(), None, 0);
+    if output == Output::Csv {
+        write(EVENT_TITLES)?;
+    }
     while let Some(event) = news.recv().await {
         match event {
             NetEvent::View(view) => {
@@ -111,10 +116,23 @@ pub(super) async fn events(session: &Session, output: Output) -> Result<(), Fail
 }
 
 fn line(event: &Event, output: Output) -> String {
-    if !output.is_json() {
-        return format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text);
+    let json = || {
+        let (at_ms, subject, text) = (event.at_ms, event.kind.to_owned(), event.text.clone());
+        to_json(&EventJson { at_ms, subject, text })
+    };
+    match output {
+        Output::Table | Output::Wide => {
+            format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text)
+        }
+        // A stream has no end, so both JSON formats print one event per line.
+        Output::Json | Output::Jsonl => json() + "\n",
+        Output::Name => Answer::of_json(json()).rendered(output),
+        // The titles were printed before the first.
+        Output::Csv => Answer::of_json(json())
+            .rendered(output)
+            .lines()
+            .skip(1)
+            .map(|row| row.to_owned() + "\n")
+            .collect(),
     }
-    // A stream has no end, so both JSON formats print one event per line.
-    let (at_ms, subject, text) = (event.at_ms, event.kind.to_owned(), event.text.clone());
-    to_json(&EventJson { at_ms, subject, text }) + "\n"
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use idunno_shared::wire::control::{ClusterView, JobState, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 
+use super::event_fold::Repeat;
 use super::theme::Tone;
 use crate::answer::text;
 
@@ -21,6 +22,10 @@ pub struct Event {
     /// One of: election, member, worker, job, sharing, model, store, command, console.
     pub kind: &'static str,
     pub text: String,
+    /// What it has in common with others of which one line is enough.
+    pub repeat: Option<Repeat>,
+    /// How many things it is about.
+    pub amount: u64,
 }
 
 /// The newest events, oldest first.
@@ -32,11 +37,33 @@ pub struct Events {
 
 impl Events {
     pub fn record(&mut self, at_ms: u64, tone: Tone, kind: &'static str, text: impl Into<String>) {
+        let text = text.into();
+        self.push(Event { number: 0, at_ms, tone, kind, text, repeat: None, amount: 1 });
+    }
+
+    /// Records an event that may be repeated often.
+    pub fn record_repeated(
+        &mut self,
+        at_ms: u64,
+        tone: Tone,
+        kind: &'static str,
+        text: impl Into<String>,
+        repeat: Repeat,
+        amount: u64,
+    ) {
+        let text = text.into();
+        self.push(Event { number: 0, at_ms, tone, kind, text, repeat: Some(repeat), amount });
+    }
+
+    fn push(&mut self, mut event: Event) {
         self.last_number += 1;
-        let text = crate::tail::printable(&text.into());
-        self.list.push_back(Event { number: self.last_number, at_ms, tone, kind, text });
+        event.number = self.last_number;
+        event.text = crate::tail::printable(&event.text);
+        self.list.push_back(event);
         if self.list.len() > EVENTS_MAX {
-            self.list.pop_front();
+            // What is repeated goes first: it would push deaths out of the list.
+            let repeated = self.list.iter().position(|event| event.repeat.is_some());
+            self.list.remove(repeated.unwrap_or(0));
         }
     }
 
@@ -53,7 +80,8 @@ impl Events {
         self.models(old, new);
         self.store(old, new);
         for sharing in new.rebalances.iter().filter(|sharing| !old.rebalances.contains(sharing)) {
-            self.record(sharing.at_ms, Tone::Plain, "sharing", sharing.text.clone());
+            let text = sharing.text.clone();
+            self.record_repeated(sharing.at_ms, Tone::Plain, "sharing", text, Repeat::Rebalance, 1);
         }
     }
 
@@ -87,7 +115,8 @@ impl Events {
             let tone = if worker.server == ServerState::Ready { Tone::Good } else { Tone::Warn };
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             let name = text::member_name(&new.members, worker.node);
-            self.record(new.at_ms, tone, "worker", format!("the model server of {name} is {word}{reason}"));
+            let text = format!("the model server of {name} is {word}{reason}");
+            self.record_repeated(new.at_ms, tone, "worker", text, Repeat::Server(worker.node), 1);
         }
     }
 
@@ -112,7 +141,8 @@ impl Events {
             let newly_dead = job.dead.saturating_sub(was.map_or(0, |was| was.dead));
             if newly_dead > 0 && was.is_some() {
                 let text = format!("{}: {} failed permanently", job.id, text::queries(newly_dead));
-                self.record(new.at_ms, Tone::Bad, "job", text);
+                let repeat = Repeat::DeadLetters(job.id);
+                self.record_repeated(new.at_ms, Tone::Bad, "job", text, repeat, newly_dead);
             }
         }
     }

@@ -7,7 +7,9 @@ use idunno_shared::client::results::{query_of, segments_at_once};
 use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::control::{ControlReply, ControlRequest, DeadLetter, SegmentView, VERSIONS_KEPT};
+use idunno_shared::wire::control::{
+    ControlReply, ControlRequest, DeadLetter, JobView, SegmentView, VERSIONS_KEPT,
+};
 
 use super::query::{DetailData, DetailQuery, FILES_PER_PAGE, FilesPage, FilesQuery, Gathered, QueryError};
 use crate::execute::files::held_by;
@@ -16,6 +18,8 @@ use crate::session::Session;
 
 /// The most rows of a tab. What is sorted on it are these.
 pub const ROWS_MAX: usize = 5000;
+/// The most jobs that are fetched beside those of the view.
+pub const OLD_JOBS_MAX: usize = 20_000;
 /// The most bytes of segments that are fetched for a tab of results.
 const RESULT_BYTES_MAX: u64 = 8 << 20;
 /// Lines of a preview.
@@ -59,6 +63,24 @@ pub async fn detail(session: &Session, query: &DetailQuery) -> Result<DetailData
             Ok(DetailData::Leases(Gathered { rows, more }))
         }
         _ => Err(QueryError::UnexpectedReply),
+    }
+}
+
+/// The first `count` jobs: those that a view leaves out are the oldest.
+pub async fn old_jobs(session: &Session, count: u64) -> Result<Vec<JobView>, QueryError> {
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX).min(OLD_JOBS_MAX);
+    let mut jobs: Vec<JobView> = Vec::new();
+    loop {
+        let after = jobs.last().map(|job| job.id);
+        let request = ControlRequest::JobPage { after, limit: page_limit() };
+        let ControlReply::JobPage { jobs: page, more } = ask(session, request).await? else {
+            return Err(QueryError::UnexpectedReply);
+        };
+        let more = more && !page.is_empty();
+        jobs.extend(page);
+        if !more || jobs.len() >= wanted {
+            return Ok(jobs);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crossterm::event::{KeyEvent, MouseEvent};
-use idunno_shared::wire::control::{ClusterView, MemberView};
+use idunno_shared::wire::control::{ClusterView, JobView, MemberView};
 use thiserror::Error;
 
 use super::query::{DetailData, DetailQuery, FilesPage, FilesQuery, QueryError};
@@ -65,6 +65,8 @@ pub enum Msg {
     Log(Vec<LogLine>),
     Files(FilesQuery, Result<FilesPage, QueryError>),
     Detail(DetailQuery, Result<DetailData, QueryError>),
+    /// The jobs that the view leaves out.
+    OldJobs(Result<Vec<JobView>, QueryError>),
     /// The entries of a local directory.
     LocalPaths(String, Vec<String>),
     /// Progress of the operation with this id.
@@ -82,6 +84,8 @@ pub enum Effect {
     Run(u64, Box<Verb>),
     FetchFiles(FilesQuery),
     FetchDetail(DetailQuery),
+    /// Fetch so many jobs that the view leaves out.
+    FetchOldJobs(u64),
     /// List a local directory, whose name ends in a slash; the empty one is the console's own.
     ListDirectory(String),
     /// Stream the logs of these members and of no others.

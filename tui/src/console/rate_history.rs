@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{ClusterView, JobState, RatesView};
 
+use super::long_history::LongHistory;
+
 /// Steps per series: five minutes, as the coordinator keeps them.
 pub const STEPS_MAX: usize = 60;
 
@@ -51,8 +53,14 @@ pub fn current_rate(values: &[f64]) -> Option<f64> {
 pub struct RateHistory {
     /// The number of the step after the last.
     end: u64,
+    /// Length of a step, in milliseconds. Step n begins n steps after the epoch.
+    step_ms: u64,
     pub jobs: BTreeMap<JobId, RateSeries>,
     pub members: BTreeMap<NodeId, RateSeries>,
+    /// The jobs' rates since the console has known them.
+    pub whole_jobs: BTreeMap<JobId, LongHistory>,
+    /// The gap between the rates of running jobs, in percent of the largest: only while the console is open.
+    pub fairness: RateSeries,
     /// When shares were last sampled, in seconds since the epoch.
     shares_at_s: u64,
     /// Samples of the jobs' shares of each member, every [`SHARES_PERIOD_S`], oldest first.
@@ -76,13 +84,47 @@ impl RateHistory {
         }
         let jobs = view.jobs.iter().filter(|job| job.state == JobState::Running).map(|job| job.id);
         let workers = view.workers.iter().map(|worker| worker.node);
-        extend(&mut self.jobs, self.end, rates, &rates.jobs, jobs);
-        self.jobs.retain(|id, _| view.jobs.iter().any(|job| job.id == *id));
-        extend(&mut self.members, self.end, rates, &rates.members, workers);
+        let whole_jobs = &mut self.whole_jobs;
+        extend(&mut self.jobs, self.end, rates, &rates.jobs, jobs, |id, step, value| {
+            whole_jobs.entry(id).or_default().push(step, value);
+        });
+        let is_known = |id: &JobId| view.jobs.iter().any(|job| job.id == *id);
+        self.jobs.retain(|id, _| is_known(id));
+        self.whole_jobs.retain(|id, _| is_known(id));
+        extend(&mut self.members, self.end, rates, &rates.members, workers, |_, _, _| {});
         let members: BTreeSet<NodeId> = view.members.iter().map(|member| member.id).collect();
         self.members.retain(|id, _| members.contains(id));
+        self.sample_fairness(end, fairness_gap(view));
         self.end = end;
+        self.step_ms = rates.step_ms.max(1).into();
         self.members.values().chain(self.jobs.values()).any(RateSeries::has_answers)
+    }
+
+    /// The steps since the last sample are unknown, but for the newest.
+    fn sample_fairness(&mut self, end: u64, gap: Option<FairnessGap>) {
+        let missed = end.saturating_sub(self.end).saturating_sub(1).min(STEPS_MAX as u64);
+        (0..missed).for_each(|_| self.fairness.push(f64::NAN));
+        self.fairness.push(gap.map_or(f64::NAN, |gap| gap.share * 100.0));
+    }
+
+    /// When the last step ended, in milliseconds since the epoch; 0 before the first.
+    pub const fn end_ms(&self) -> u64 {
+        self.end.saturating_mul(self.step_ms)
+    }
+
+    /// When the last `count` steps began.
+    pub const fn begin_ms(&self, count: usize) -> u64 {
+        self.end.saturating_sub(count as u64).saturating_mul(self.step_ms)
+    }
+
+    /// The step at a moment.
+    pub fn step_at(&self, at_ms: u64) -> u64 {
+        at_ms.checked_div(self.step_ms).unwrap_or(0)
+    }
+
+    /// Length of a step, in seconds.
+    pub fn step_s(&self) -> f64 {
+        self.step_ms as f64 / 1000.0
     }
 
     fn sample_shares(&mut self, view: &ClusterView) {
@@ -108,6 +150,24 @@ impl RateHistory {
     }
 }
 
+/// The spread of the running jobs' rates.
+#[derive(Clone, Copy, Debug)]
+pub struct FairnessGap {
+    pub jobs: usize,
+    /// The difference of the largest and the smallest rate over the largest.
+    pub share: f64,
+}
+
+/// `None` for fewer than two running jobs.
+pub fn fairness_gap(view: &ClusterView) -> Option<FairnessGap> {
+    let running = view.jobs.iter().filter(|job| job.state == JobState::Running);
+    let rates: Vec<f64> = running.map(|job| job.rate_10s_qps).collect();
+    let largest = rates.iter().copied().fold(0.0, f64::max);
+    let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
+    (rates.len() > 1 && largest > 0.0)
+        .then(|| FairnessGap { jobs: rates.len(), share: (largest - least) / largest })
+}
+
 /// Extends series by the reported counts. An `idle` series that was not reported answered nothing.
 fn extend<K: Ord + Copy>(
     all: &mut BTreeMap<K, RateSeries>,
@@ -115,6 +175,7 @@ fn extend<K: Ord + Copy>(
     rates: &RatesView,
     reported: &[(K, Vec<u32>)],
     idle: impl Iterator<Item = K>,
+    mut each: impl FnMut(K, u64, f64),
 ) {
     let reported: BTreeMap<K, &[u32]> =
         reported.iter().map(|(key, counts)| (*key, counts.as_slice())).collect();
@@ -131,7 +192,9 @@ fn extend<K: Ord + Copy>(
         for step in from..end {
             let ago = usize::try_from(end - step).unwrap_or(usize::MAX);
             let count = counts.len().checked_sub(ago).map_or(0, |index| counts[index]);
-            series.push(if step < rates.first { f64::NAN } else { f64::from(count) / seconds });
+            let value = if step < rates.first { f64::NAN } else { f64::from(count) / seconds };
+            series.push(value);
+            each(*key, step, value);
         }
     }
 }
@@ -180,5 +243,25 @@ mod tests {
         history.take(&mut view_with_rates(1_000_000, 1, &[45]));
         assert_eq!(shown(&history, 3), "..9");
         assert_eq!(history.members[&NodeId(1)].0.len(), STEPS_MAX);
+        // What left the five minutes is still in the job's own history.
+        let whole = &history.whole_jobs[&JobId(1)];
+        assert_eq!((whole.known(), whole.sum()), (6, 1.0 * 3.0 + 8.0 + 5.0 + 9.0));
+    }
+
+    #[test]
+    fn the_gap_between_jobs_is_sampled_once_a_step_and_unknown_before() {
+        let mut history = RateHistory::default();
+        let sample = |history: &mut RateHistory, first, rates: [f64; 2]| {
+            let mut view = view_with_rates(first, 1, &[5]);
+            for (job, rate) in view.jobs.iter_mut().zip(rates) {
+                (job.state, job.rate_10s_qps) = (JobState::Running, rate);
+            }
+            history.take(&mut view);
+        };
+        sample(&mut history, 100, [100.0, 80.0]);
+        sample(&mut history, 103, [100.0, 100.0]);
+        let shown: Vec<String> = history.fairness.last(5).iter().map(|value| format!("{value:.0}")).collect();
+        assert_eq!(shown, ["NaN", "20", "NaN", "NaN", "0"]);
+        assert_eq!((history.end_ms(), history.begin_ms(4)), (104 * 5000, 100 * 5000));
     }
 }

@@ -294,6 +294,9 @@ impl Console {
                 let data = fetch::detail(&session, &query).await;
                 Msg::Detail(query, data)
             }),
+            Effect::FetchOldJobs(count) => {
+                send(results, async move { Msg::OldJobs(fetch::old_jobs(&session, count).await) });
+            }
             Effect::ListDirectory(directory) => send(results, async move {
                 let place = directory.clone();
                 let read = tokio::task::spawn_blocking(move || local_paths::read(&place)).await;

@@ -17,6 +17,7 @@ use super::local_paths::LocalPaths;
 use super::log_buffer::LogBuffer;
 pub use super::mode::{CommandLine, ConfirmAction, ConfirmDialog, Form, Mode, ResultPane};
 pub use super::msg::{Effect, LogSource, Msg, NetEvent, TransferProgress};
+use super::old_jobs::OldJobs;
 use super::operation::Operation;
 pub use super::page::Page;
 pub use super::query::{DetailData, DetailQuery, FilesPage, FilesQuery};
@@ -105,6 +106,7 @@ pub struct State {
     pub rates: RateHistory,
     pub events: Events,
     pub files: FileList,
+    pub old_jobs: OldJobs,
     pub local_paths: LocalPaths,
     pub log: LogBuffer,
     /// Whether long lines of previews and rows of results are wrapped.
@@ -151,6 +153,7 @@ impl State {
             rates: RateHistory::default(),
             events: Events::default(),
             files: FileList::default(),
+            old_jobs: OldJobs::default(),
             local_paths: LocalPaths::default(),
             log: LogBuffer::default(),
             wrap_text: true,

@@ -159,13 +159,16 @@ impl Theme {
         }
     }
 
-    /// A bar of `width` cells, filled by `share` of 0 to 1.
+    /// A bar of `width` cells, filled by `share` of 0 to 1, to an eighth of a cell.
     pub fn bar(self, share: f64, width: usize) -> String {
+        const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+        let (full, empty, steps) = if self.unicode { ("█", "░", 8) } else { ("#", ".", 1) };
         // A share out of range fills all or nothing.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
-        let filled = ((share * width as f64).round() as usize).min(width);
-        let (full, empty) = if self.unicode { ("█", "░") } else { ("#", ".") };
-        full.repeat(filled) + &empty.repeat(width - filled)
+        let filled = ((share * (width * steps) as f64).round() as usize).min(width * steps);
+        let part = if self.unicode { PARTS[filled % steps] } else { "" };
+        let cells = filled / steps;
+        full.repeat(cells) + part + &empty.repeat(width - cells - usize::from(!part.is_empty()))
     }
 
     /// A chart of the last `width` values in `height` lines, scaled to `top`. Unknown values stay blank.
@@ -189,6 +192,26 @@ impl Theme {
             " ".repeat(width - shown.len()) + &shown.iter().map(cell).collect::<String>()
         };
         (0..height).map(line).collect()
+    }
+
+    /// How much there is, in one cell: `share` is 0 to 1.
+    pub fn level(self, share: f64) -> String {
+        self.chart(&[share], 1, 1, 1.0).remove(0)
+    }
+
+    /// The lines of a chart's axes: beside the values, at a label, at the corner, below, and below a label.
+    pub const fn axes(self) -> [&'static str; 5] {
+        if self.unicode { ["│", "┤", "└", "─", "┴"] } else { ["|", "+", "+", "-", "+"] }
+    }
+
+    /// What stands for a part of a chart that was not seen.
+    pub const fn shade(self) -> &'static str {
+        if self.unicode { "░" } else { ":" }
+    }
+
+    /// The mark of a member that works.
+    pub const fn work(self) -> &'static str {
+        if self.unicode { "▶" } else { ">" }
     }
 
     /// The mark after the title of the sorted column.

@@ -32,6 +32,7 @@ pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
     rows::refresh(state);
     effects.extend(files_page::next_query(state, now_ms));
     effects.extend(next_detail_query(state, now_ms));
+    effects.extend(old_jobs(state, now_ms));
     effects.extend(log_stream_change(state));
     effects.extend(next_listing(state));
     effects
@@ -53,6 +54,10 @@ fn apply(state: &mut State, msg: Msg, now_ms: u64) {
         }
         Msg::Files(query, result) => files_page::accept(state, &query, result),
         Msg::Detail(query, result) => accept_detail(state, &query, result),
+        Msg::OldJobs(result) => {
+            state.old_jobs.accept(result);
+            state.dirty = true;
+        }
         Msg::LocalPaths(directory, entries) => {
             state.dirty |= state.local_paths.accept(&directory, entries);
         }
@@ -76,6 +81,15 @@ fn next_detail_query(state: &mut State, now_ms: u64) -> Option<Effect> {
     }
     let view = state.view.as_ref()?;
     state.details.last_mut()?.next_query(view, now_ms).map(Effect::FetchDetail)
+}
+
+/// Fetches the jobs that the view leaves out, once somebody looks at the jobs.
+fn old_jobs(state: &mut State, now_ms: u64) -> Option<Effect> {
+    if state.page != Page::Jobs || state.connection != ConnectionState::Live {
+        return None;
+    }
+    let view = state.view.as_ref()?;
+    state.old_jobs.is_due(view, now_ms).then_some(Effect::FetchOldJobs(view.jobs_left_out))
 }
 
 /// Hands an answer to the detail that waits for it; one that was abandoned meanwhile is dropped.

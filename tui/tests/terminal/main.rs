@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as tests do")]
 
 mod pty;
+mod truth;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

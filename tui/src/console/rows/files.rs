@@ -72,10 +72,15 @@ fn file_row(file: &FileSummary, folder: &str, view: &ClusterView) -> DataRow {
             Cell::count(file.version),
             Cell::count(file.versions.into()),
             copies(file.holders.len(), file.size, view),
-            Cell::plain(holder_names(file, &view.members).join(" ")),
+            holders(&holder_names(file, &view.members)),
             Cell::number(file.created_ms as f64, text::moment(file.created_ms)),
         ],
     }
+}
+
+/// The names of holders, which are sorted by their number.
+fn holders(names: &[String]) -> Cell {
+    Cell::number(names.len() as f64, names.join(" "))
 }
 
 /// The number of copies, coloured by whether that is enough for the number of live members.
@@ -128,15 +133,15 @@ pub(super) fn extents(versions: &[FileVersion], view: &ClusterView) -> TableCont
 }
 
 fn extent_row(number: u64, extent: &PlacedBlob, names: &MemberNames<'_>, view: &ClusterView) -> DataRow {
-    let mut holders: Vec<String> = extent.holders.iter().map(|holder| names.get(holder.node)).collect();
-    holders.sort_by(|a, b| natural(a).cmp(&natural(b)));
+    let mut names: Vec<String> = extent.holders.iter().map(|holder| names.get(holder.node)).collect();
+    names.sort_by(|a, b| natural(a).cmp(&natural(b)));
     DataRow {
         key: number.to_string(),
         cells: vec![
             Cell::count(number),
             Cell::number(extent.blob.size as f64, text::bytes(extent.blob.size)),
             copies(extent.holders.len(), extent.blob.size, view),
-            Cell::plain(holders.join(" ")),
+            holders(&names),
             Cell::with_tone(Tone::Dim, extent.blob.digest.to_string()),
         ],
     }

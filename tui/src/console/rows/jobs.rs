@@ -7,7 +7,7 @@ use crate::answer::{jobs, text};
 use crate::console::table::{Cell, Column, DataRow, Mark, TableContent};
 use crate::console::theme::Tone;
 
-pub(super) fn content(view: &ClusterView) -> TableContent {
+pub(super) fn content<'a>(jobs: impl Iterator<Item = &'a JobView>) -> TableContent {
     let columns = vec![
         Column::text("JOB", 0),
         Column::text("STATE", 0),
@@ -28,7 +28,7 @@ pub(super) fn content(view: &ClusterView) -> TableContent {
         Column::text("NAME", 14),
         Column::number("WEIGHT", 15),
     ];
-    TableContent::new(columns, view.jobs.iter().map(row).collect())
+    TableContent::new(columns, jobs.map(row).collect())
 }
 
 fn row(job: &JobView) -> DataRow {

@@ -11,7 +11,7 @@ mod results;
 use idunno_shared::wire::control::ClusterView;
 
 use super::detail::{Detail, DetailTab, DetailTarget};
-use super::events::Event;
+use super::event_fold::{self, FoldedEvent};
 use super::indented::indented;
 use super::state::{DetailData, Page, State};
 use super::table::{Cell, Column, DataRow, DataTable, GAP, RowWindow, TableContent, TableInputs};
@@ -59,6 +59,7 @@ fn page_generation(state: &State) -> u64 {
     match state.details.last() {
         Some(detail) => detail.generation,
         None if state.page == Page::Files => state.files.generation,
+        None if state.page == Page::Jobs => state.old_jobs.generation,
         None if state.page == Page::Events => state.events.list.back().map_or(0, |event| event.number),
         None => 0,
     }
@@ -74,7 +75,7 @@ fn content(state: &State, window: &RowWindow) -> TableContent {
     }
     match state.page {
         Page::Members => members::content(view, &state.rates, window),
-        Page::Jobs => jobs::content(view),
+        Page::Jobs => jobs::content(state.old_jobs.with_those_of(view)),
         Page::Assignments => assignments::content(view, &state.rates, window),
         Page::Files => files::content(&state.files, view),
         Page::Models => models::content(view),
@@ -106,14 +107,15 @@ fn detail_content(detail: &Detail, view: &ClusterView, wrap_width: Option<usize>
 
 fn events(state: &State) -> TableContent {
     let columns = vec![Column::text("TIME UTC", 0), Column::text("KIND", 0), Column::text("EVENT", 0)];
-    let content = TableContent::new(columns, state.events.list.iter().rev().map(event_row).collect());
+    let folded = event_fold::fold(&state.events.list);
+    let content = TableContent::new(columns, folded.iter().rev().map(event_row).collect());
     // With a selection the newest events, which come above it, would move out of sight.
     TableContent { selects_first: false, ..content }
 }
 
-fn event_row(event: &Event) -> DataRow {
+fn event_row(event: &FoldedEvent) -> DataRow {
     DataRow {
-        key: event.number.to_string(),
+        key: event.first.to_string(),
         cells: vec![
             Cell::number(event.number as f64, text::clock(event.at_ms)),
             Cell::plain(event.kind),

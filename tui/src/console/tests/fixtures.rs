@@ -215,6 +215,11 @@ fn busy_view(second: u64) -> ClusterView {
                     rate_10s_qps: 140.0 + ((second + id.0 * 7) % 20) as f64 - slower,
                     dead: if *id == JobId(2) { 3 } else { 0 },
                     submitted: 5000,
+                    details: JobDetails {
+                        weight: 1,
+                        started_ms: Some(START_MS - 600_000),
+                        ..JobDetails::default()
+                    },
                     ..job(id.0, JobState::Running, (40 * second).saturating_sub(id.0 * 100))
                 }
             })

@@ -3,6 +3,7 @@
 mod dialogs;
 pub(in crate::console) mod fixtures;
 mod forms;
+mod hour;
 mod pages;
 mod random;
 mod snapshots;

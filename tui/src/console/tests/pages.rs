@@ -2,13 +2,15 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{JobId, NodeId, Term};
-use idunno_shared::wire::control::{ClusterView, FileKey, FileOrder, FolderEntry, Liveness, LogRole};
+use idunno_shared::wire::control::{
+    ClusterView, FileKey, FileOrder, FolderEntry, JobState, Liveness, LogRole,
+};
 use idunno_shared::wire::jobs::ServerState;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 
-use super::fixtures::{entry, fixture, member};
+use super::fixtures::{entry, fixture, job, member};
 use super::{enter, live, press, push, screen, shows};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::{JobRef, Palette, Verb};
@@ -330,10 +332,11 @@ fn the_filter_hides_rows_and_escape_shows_them_again() {
     press(&mut state, KeyCode::Char('/'));
     enter(&mut state, "M10");
     let text = screen(&state, 100, 20, 2000);
-    assert!(text.contains("m10") && !text.contains("m2 "), "{text}");
+    // The map below the table has all members.
+    assert!(text.contains("\n\"m10 ") && !text.contains("\n\"m2 "), "{text}");
     assert!(matches!(state.mode, Mode::Page));
     press(&mut state, KeyCode::Esc);
-    shows(&screen(&state, 100, 20, 2000), &["m2 "]);
+    shows(&screen(&state, 100, 20, 2000), &["\n\"m2 "]);
 }
 
 #[test]
@@ -422,4 +425,27 @@ fn a_list_that_does_not_fit_says_where_it_is() {
     press(&mut state, KeyCode::Char('3'));
     push(&mut state, ClusterView { revision: 13, jobs_left_out: 8976, ..fixture() }, 4000);
     shows(&screen(&state, 120, 24, 4000), &["1-2 of 2, 8,976 older ones"]);
+}
+
+#[test]
+fn jobs_that_the_view_leaves_out_are_sorted_with_the_others() {
+    let mut state = live();
+    state.page = Page::Jobs;
+    let jobs = vec![job(2001, JobState::Running, 5), job(2002, JobState::Added, 0)];
+    let view = ClusterView { revision: 14, jobs, jobs_left_out: 2000, ..fixture() };
+    assert_eq!(push(&mut state, view.clone(), 4000), [Effect::FetchOldJobs(2000)]);
+    assert_eq!(push(&mut state, view, 30_000), [], "once is enough while there are no more");
+    // The coordinator's page may overlap with the view.
+    let old = (1..=2001).map(|id| job(id, JobState::Done, id));
+    update(&mut state, Msg::OldJobs(Ok(old.collect())), 31_000);
+    assert_eq!(state.table().unwrap().rows.len(), 2002);
+    assert!(!screen(&state, 120, 24, 31_000).contains("older ones"));
+    // By DONE: of the old job-2000; of job-2001 the view's number counts.
+    let done = state.table().unwrap().columns.iter().position(|column| column.title == "DONE").unwrap();
+    (0..=done).for_each(|_| _ = press(&mut state, KeyCode::Char('>')));
+    assert_eq!(state.table().unwrap().rows[0].key, "job-2000");
+    // Its details have its figures, too.
+    press(&mut state, KeyCode::Char('g'));
+    press(&mut state, KeyCode::Enter);
+    shows(&screen(&state, 120, 24, 31_000), &["jobs > job-2000", "2000 done"]);
 }

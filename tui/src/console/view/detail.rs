@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::empty::with_keys;
-use super::table;
+use super::panel;
 use crate::answer::{jobs, text};
 use crate::console::detail::{Detail, DetailTab, DetailTarget};
 use crate::console::query::DetailData;
@@ -58,7 +58,7 @@ pub(super) fn draw(state: &State, detail: &Detail, frame: &mut Frame<'_>, area: 
         let text = Paragraph::new(empty_text(state, detail)).style(theme.style(Tone::Dim));
         frame.render_widget(text.wrap(Wrap { trim: true }), areas.table);
     } else {
-        table::draw(state, frame, areas.table);
+        panel::draw_with_table(state, frame, areas.table);
     }
 }
 
@@ -117,7 +117,7 @@ fn state_span(theme: Theme, state: &Cell) -> Span<'static> {
 
 fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'static>> {
     let theme = state.theme;
-    let Some(job) = view.jobs.iter().find(|job| job.id == id) else {
+    let Some(job) = state.old_jobs.find(view, id) else {
         return vec![Line::raw("this job no longer exists")];
     };
     let (share, percent) = progress(job);

@@ -51,22 +51,6 @@ fn running(view: &ClusterView) -> impl Iterator<Item = &JobView> {
     view.jobs.iter().filter(|job| job.state == JobState::Running)
 }
 
-/// The spread of the running jobs' rates.
-pub(super) struct FairnessGap {
-    pub(super) jobs: usize,
-    /// The difference of the largest and the smallest rate over the largest.
-    pub(super) share: f64,
-}
-
-/// `None` for fewer than two running jobs.
-pub(super) fn fairness_gap(view: &ClusterView) -> Option<FairnessGap> {
-    let rates: Vec<f64> = running(view).map(|job| job.rate_10s_qps).collect();
-    let largest = rates.iter().copied().fold(0.0, f64::max);
-    let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
-    (rates.len() > 1 && largest > 0.0)
-        .then(|| FairnessGap { jobs: rates.len(), share: (largest - least) / largest })
-}
-
 pub(super) struct Voters {
     pub(super) up: usize,
     pub(super) all: usize,

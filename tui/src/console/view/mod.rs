@@ -1,6 +1,8 @@
 //! Draws a state. Pure: the same state, size and moment give the same screen.
 
+mod chart;
 mod chrome;
+mod cluster_map;
 mod detail;
 mod dialog;
 mod empty;
@@ -9,8 +11,10 @@ mod help;
 mod log;
 mod overlay;
 mod overview;
+mod panel;
 mod position;
 mod table;
+mod timeline;
 mod tour;
 
 use ratatui::Frame;
@@ -68,16 +72,16 @@ fn body(state: &State, frame: &mut Frame<'_>, area: Rect) {
     match state.page {
         Page::Overview => overview::draw(state, frame, area),
         Page::Logs => log::draw(state, frame, area),
-        _ => table::draw(state, frame, area),
+        _ => panel::draw_with_table(state, frame, area),
     }
 }
 
 /// The area of the table on screen, column titles included.
 pub fn table_area(state: &State, body: Rect) -> Option<Rect> {
     match state.details.last() {
-        Some(detail) => Some(detail::areas(detail, body).table),
+        Some(detail) => Some(panel::split(state, detail::areas(detail, body).table).table),
         None if matches!(state.page, Page::Overview | Page::Logs) => None,
-        None => Some(body),
+        None => Some(panel::split(state, body).table),
     }
 }
 

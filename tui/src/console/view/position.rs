@@ -20,7 +20,10 @@ pub(super) fn of(state: &State, body: Rect) -> Option<String> {
     let (first, rows) = (table.first_visible(height), table.rows.len());
     let last = (first + height).min(rows);
     let more = state.details.last().is_some_and(has_more);
-    let left_out = state.view.as_ref().map_or(0, |view| view.jobs_left_out);
+    let left_out = state.view.as_ref().map_or(0, |view| {
+        let all = view.jobs.len() as u64 + view.jobs_left_out;
+        all.saturating_sub(table.total as u64)
+    });
     let left_out = if state.page == Page::Jobs && state.details.is_empty() { left_out } else { 0 };
     if last - first == rows && !more && left_out == 0 {
         return None;
