@@ -61,6 +61,8 @@ pub(crate) const JOBS: &[Scene] = &[
 
 pub(crate) const FILES: &[Scene] = &[
     scene("populate-test-data", &["populate-test-data images --dataset pictures"]),
+    // What it lists is outside the cluster: here the refusal is kept.
+    scene("reference-data", &["reference-data s3://bucket/photos/ photos"]),
     scene("get-dataset", &["get-dataset photos copy --force"]),
     scene("put", &["put report.txt docs/new.txt"]),
     scene("get", &["get docs/report.txt copy.txt --force"]),
