@@ -21,8 +21,9 @@ use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease, To
 use idunno_shared::wire::records::RecordIdentity;
 use tracing::debug;
 
+use super::chunk::{Chunk, InputFault};
 use super::faults::{FaultCollector, ranges_of};
-use super::inputs::{BatchRecords, Chunk, InputFault, PreparedBatch, fetch_chunk};
+use super::inputs::{BatchRecords, PreparedBatch, fetch_chunk};
 use super::labels::Labels;
 use super::latency::InferLatency;
 use super::model_server::{Extensions, ModelServerClient, ServerError};

@@ -14,9 +14,10 @@ use bytes::BytesMut;
 use futures_util::future::join;
 use idunno_references::ObjectClient;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::jobs::{FaultKind, FooterGrant, Grant, QueryInput, RecordFormat, RecordsGrant};
+use idunno_shared::wire::jobs::{FooterGrant, Grant, QueryInput, RecordFormat, RecordsGrant};
 use tokio::time::timeout;
 
+use super::chunk::{Chunk, ChunkInput, INPUT_BYTES_MAX, InputFault};
 use super::extents::ExtentCache;
 use super::labels::{LabelCache, Labels, LabelsError};
 use super::objects::BatchObjects;
@@ -27,39 +28,7 @@ use crate::records::{self, Record, Span};
 
 /// Default size of a chunk of inputs.
 pub const CHUNK_BYTES_DEFAULT: u64 = 64 << 20;
-/// Largest input: the largest body that a model server accepts, less its header.
-pub const INPUT_BYTES_MAX: u64 = 240 << 20;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Why an input cannot be given to the model.
-#[derive(Clone, Debug)]
-pub(super) struct InputFault {
-    pub(super) kind: FaultKind,
-    pub(super) reason: String,
-}
-
-impl InputFault {
-    pub(super) fn fetch(reason: String) -> Self {
-        Self { kind: FaultKind::Fetch, reason }
-    }
-
-    pub(super) fn bad_input(reason: String) -> Self {
-        Self { kind: FaultKind::BadInput, reason }
-    }
-
-    fn timed_out() -> Self {
-        Self::fetch(format!("not read within {} s", FETCH_TIMEOUT.as_secs()))
-    }
-}
-
-/// An input at a position of the batch.
-#[derive(Debug)]
-pub(super) struct ChunkInput {
-    pub(super) position: usize,
-    pub(super) bytes: Result<FetchedBytes, InputFault>,
-}
-
-pub(super) type Chunk = Vec<ChunkInput>;
 
 /// A granted batch with its first chunk of inputs.
 #[derive(Debug)]
@@ -223,14 +192,14 @@ async fn read_records(
         let read =
             timeout(FETCH_TIMEOUT, caches.row_groups.read(store, granted, layout, end, &numbers)).await;
         let RowsRead { records, is_local } = read
-            .map_err(|_| InputFault::timed_out())?
+            .map_err(|_| InputFault::timed_out(FETCH_TIMEOUT))?
             .map_err(|error| InputFault::fetch(format!("cannot read the rows: {error}")))?;
         let file = QuotedName::from(&granted.file);
         return Ok(BatchRecords { by_position: records, numbers, file, is_local, objects: None });
     }
     let fetched = timeout(FETCH_TIMEOUT, caches.extents.read(store, granted)).await;
     let FetchedBytes { bytes, is_local } = fetched
-        .map_err(|_| InputFault::timed_out())?
+        .map_err(|_| InputFault::timed_out(FETCH_TIMEOUT))?
         .map_err(|error| InputFault::fetch(format!("cannot read the records: {error}")))?;
     let skip = usize::try_from(granted.skip).unwrap_or(usize::MAX);
     let (first, end) = numbers.first().zip(numbers.last()).map_or((0, 0), |(first, last)| (*first, last + 1));
@@ -300,7 +269,7 @@ pub(super) async fn fetch_chunk(
                 "the file has {size} bytes, but a query may have {INPUT_BYTES_MAX}"
             ))),
             Some(fetched) => join_extents(fetched.take(input.extents.len()).collect(), input.extents.len()),
-            None => Err(InputFault::timed_out()),
+            None => Err(InputFault::timed_out(FETCH_TIMEOUT)),
         };
         chunk.push(ChunkInput { position, bytes });
     }
@@ -332,7 +301,7 @@ fn join_extents(
 mod tests {
     use idunno_references::Trust;
     use idunno_shared::ids::{Digest, JobId, Term};
-    use idunno_shared::wire::jobs::{Lease, Parameters, QueryRange};
+    use idunno_shared::wire::jobs::{FaultKind, Lease, Parameters, QueryRange};
 
     use super::super::testing::memory_store::MemoryStore;
     use super::*;

@@ -26,6 +26,7 @@
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
 pub mod batch;
+mod chunk;
 pub mod coordinator_requests;
 pub mod extents;
 pub mod faults;

@@ -14,7 +14,7 @@ use idunno_shared::wire::jobs::FaultKind;
 use idunno_shared::wire::references::{ObjectReference, ReferenceSource};
 use tokio::time::{Instant, timeout_at};
 
-use super::inputs::{Chunk, ChunkInput, INPUT_BYTES_MAX, InputFault};
+use super::chunk::{Chunk, ChunkInput, INPUT_BYTES_MAX, InputFault};
 use super::json_text::JsonText;
 use super::traits::FetchedBytes;
 use crate::records::{Line, Record, references};
