@@ -2,25 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use idunno_shared::ids::{JobId, NodeId};
-
-use super::events::Event;
+use super::events::{Event, Repeat};
 use super::theme::Tone;
 use crate::answer::text;
 
 /// An event that follows an equal one within this time is folded into it.
 const FOLD_MS: u64 = 60_000;
-
-/// What an event has in common with others of which one line is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Repeat {
-    /// Workers were shared anew.
-    Rebalance,
-    /// Queries of a job failed for good.
-    DeadLetters(JobId),
-    /// The model server of a member changed its state.
-    Server(NodeId),
-}
 
 /// One event, or several that are one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +85,8 @@ pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<FoldedEvent>
 
 #[cfg(test)]
 mod tests {
+    use idunno_shared::ids::JobId;
+
     use super::*;
     use crate::console::events::Events;
 

@@ -2,12 +2,23 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{ClusterView, JobState, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 
-use super::event_fold::Repeat;
 use super::theme::Tone;
 use crate::answer::text;
+
+/// What an event has in common with others of which one line is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Repeat {
+    /// Workers were shared anew.
+    Rebalance,
+    /// Queries of a job failed for good.
+    DeadLetters(JobId),
+    /// The model server of a member changed its state.
+    Server(NodeId),
+}
 
 /// Events that are kept.
 pub const EVENTS_MAX: usize = 1000;

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
-
-if TYPE_CHECKING:
-    from ._async import AsyncJob
-    from ._client import Job
+from typing import Any, Literal, Protocol, TypedDict
 
 JobState = Literal["added", "waiting", "running", "stopped", "paused", "done", "cancelled"]
+
+
+class AnyJob(Protocol):
+    """A job of either client."""
+
+    @property
+    def id(self) -> str:
+        """Its number, such as `job-7`."""
+        ...
 
 
 class RunOptions(TypedDict, total=False):
@@ -22,7 +27,7 @@ class RunOptions(TypedDict, total=False):
     limit: int | None
     sample: int | None
     max_failed: int | str | None
-    after: Job | AsyncJob | str | None
+    after: AnyJob | str | None
     on_end: str | None
     input_column: str | None
     label_column: str | None
