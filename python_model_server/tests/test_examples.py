@@ -169,7 +169,9 @@ def test_features_of_texts_by_torch(served: Served) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert vectors[0] @ vectors[1:].T == pytest.approx(SIMILARITIES, abs=1e-4)
     assert empty == "the text is empty"
-    assert ask(SENTENCES[0].encode()) == answers[:1], "a row's answer does not depend on its batch"
+    # torch pads a batch and may add up in another order: the last digit differs.
+    (alone,) = ask(SENTENCES[0].encode())
+    assert alone == pytest.approx(answers[0], abs=1e-5), "a row's answer does not depend on its batch"
 
 
 def drawn(*lines: str) -> bytes:

@@ -142,11 +142,16 @@ def environment(cluster, key):
 
 def client_of(cluster, key, **more):
     """A client of boto3."""
+    return client_at(cluster.endpoint, key, **more)
+
+
+def client_at(endpoint, key, **more):
+    """The same, of a server with this URL."""
     more.setdefault("retries", {"mode": "standard", "max_attempts": 8})
     config = Config(s3={"addressing_style": "path"}, **more)
     return boto3.client(
         "s3",
-        endpoint_url=cluster.endpoint,
+        endpoint_url=endpoint,
         aws_access_key_id=key.id,
         aws_secret_access_key=key.secret,
         region_name="us-east-1",

@@ -4,8 +4,7 @@ import json
 import os
 from pathlib import Path
 
-import boto3
-from botocore.config import Config
+from conftest import client_at
 from gateway import Cluster
 
 
@@ -20,15 +19,7 @@ def test_a_local_cluster_has_a_gateway_if_asked(tmp_path):
     cluster = Cluster(Path(os.environ["IDUNNO_PROGRAMS"]), tmp_path / "cluster", members=3)
     try:
         up = json.loads(cluster.idunno("--output", "json", "local", "up", "--members", "3", "--gateway"))
-        key = cluster.key("local")
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=up["gateway"],
-            aws_access_key_id=key.id,
-            aws_secret_access_key=key.secret,
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        s3 = client_at(up["gateway"], cluster.key("local"))
         s3.create_bucket(Bucket="photos")
         s3.put_object(Bucket="photos", Key="a", Body=b"one")
         assert cluster.files("photos/") == ["photos/a"]

@@ -10,10 +10,9 @@ import sys
 import threading
 from pathlib import Path
 
-import boto3
 import openai_cluster as models
 import pytest
-from botocore.config import Config
+from conftest import client_at
 from gateway import Cluster, wait_until
 
 JOB_OBJECTS = 120
@@ -96,17 +95,6 @@ def run(workers, dataset):
     return {row["id"]: row for row in map(json.loads, rows.splitlines())}
 
 
-def client(endpoint, key):
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=key.id,
-        aws_secret_access_key=key.secret,
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}),
-    )
-
-
 NAMES = [
     "plain.txt",
     "a b%20c.txt",
@@ -121,7 +109,7 @@ NAMES = [
 @pytest.mark.parametrize("service", ["moto", "gateway"])
 def test_a_bucket_is_read_where_it_is(service, workers, moto, cluster, key):
     endpoint = moto if service == "moto" else cluster.endpoint
-    s3 = client(endpoint, key)
+    s3 = client_at(endpoint, key)
     bucket, dataset = f"references-{service}", f"{service}.refs"
     s3.create_bucket(Bucket=bucket)
     contents = {f"in/{name}": text(number) for number, name in enumerate(NAMES)}
@@ -205,5 +193,5 @@ def test_what_cannot_be_listed_says_why(workers, moto, key):
     assert "leads to no object" in why("s3://references-moto/none/", "x.refs", *reach)
     assert "NoSuchBucket" in why("s3://no-such-bucket/", "x.refs", *reach)
     assert "s3://BUCKET/KEY" in why("ftp://host/x", "x.refs")
-    client(moto, key).put_object(Bucket="references-moto", Key="odd//name", Body=b"x")
+    client_at(moto, key).put_object(Bucket="references-moto", Key="odd//name", Body=b"x")
     assert "odd//name" in why("s3://references-moto/odd/", "x.refs", *reach)

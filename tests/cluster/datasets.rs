@@ -7,7 +7,7 @@ use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::NoProgress;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState, JobView,
+    Change, Changed, ControlReply, ControlRequest, JobOptions, JobState, JobView,
 };
 use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::records::{ColumnNames, Keep, ReadOptions};
@@ -17,21 +17,6 @@ use crate::harness::{LocalCluster, SOON, SlowServer, assert_refused, light, name
 
 const MODEL: &str = "mnist-mlp";
 const JOB_LIMIT: Duration = Duration::from_secs(60);
-
-async fn add(cluster: &LocalCluster, dataset: &str, batch_size: u32, options: JobOptions) -> JobId {
-    let (model, dataset) = (MODEL.parse().unwrap(), dataset.parse().unwrap());
-    match cluster.change(Change::AddJob { model, dataset, batch_size: batch_size.into(), options }).await {
-        Changed::JobAdded(job) => job,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn dead_letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
-    match cluster.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
-        Ok(ControlReply::DeadLetters { dead_letters, more: false }) => dead_letters,
-        other => cluster.fail(&format!("{other:?}")),
-    }
-}
 
 /// The rows of a job's file in the store, which is made soon after the job is done.
 async fn filed(cluster: &LocalCluster, job: JobId, version: u64) -> Vec<Value> {
@@ -77,7 +62,7 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
         parameters: [("any".parse().unwrap(), String::from("thing"))].into(),
         ..JobOptions::default()
     };
-    let job = add(&cluster, "texts.jsonl", 33, options.clone()).await;
+    let job = cluster.add_job_with(MODEL, "texts.jsonl", 33, options.clone()).await;
     assert_eq!(cluster.start_job(job).await, 500);
     let again = cluster.change(Change::start(job)).await;
     assert!(matches!(again, Changed::StartedBefore { submitted: 500, .. }), "{again:?}");
@@ -124,7 +109,7 @@ async fn dead_letters_are_retried_or_dropped(cluster: &LocalCluster, job: JobId)
     assert_eq!(filed(cluster, job, 2).await.len(), 500);
     let dropped = cluster.change(Change::DropDeadLetters { job, queries: vec![7] }).await;
     assert_eq!(dropped, Changed::Dropped { queries: 1 });
-    let dead = dead_letters(cluster, job).await;
+    let dead = cluster.dead_letters(job).await;
     assert!(dead.len() == 1 && dead[0].dropped && dead[0].name.as_str() == "texts.jsonl:8", "{dead:?}");
     assert!(matches!(cluster.client().change(retry()).await, Err(ClusterError::Refused(_))));
 }
@@ -133,15 +118,15 @@ async fn other_formats_and_batch_sizes_give_the_same_rows(
     cluster: &LocalCluster,
     committed: &BTreeMap<u64, impl std::fmt::Debug>,
 ) {
-    let small = add(cluster, "texts.jsonl", 2, JobOptions::default()).await;
+    let small = cluster.add_job(MODEL, "texts.jsonl", 2).await;
     cluster.start_job(small).await;
-    let csv = add(cluster, "texts.csv", 8, JobOptions::default()).await;
+    let csv = cluster.add_job(MODEL, "texts.csv", 8).await;
     assert_eq!(cluster.start_job(csv).await, 3);
     put_text(cluster, "two.list", "texts.csv\ntexts.jsonl\n").await;
-    let list = add(cluster, "two.list", 8, JobOptions::default()).await;
+    let list = cluster.add_job(MODEL, "two.list", 8).await;
     assert_eq!(cluster.start_job(list).await, 2);
     put_text(cluster, "bad.list", "texts.csv\nno/such.file\n").await;
-    let bad = add(cluster, "bad.list", 8, JobOptions::default()).await;
+    let bad = cluster.add_job(MODEL, "bad.list", 8).await;
     let refused = cluster.client().change(Change::start(bad)).await;
     assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, "no/such.file");
 
@@ -178,7 +163,7 @@ async fn results_outlive_their_segments_and_their_file(cluster: &LocalCluster, j
 async fn jobs_can_be_cancelled_and_deleted(cluster: &LocalCluster, job: JobId) {
     // A model that fails on every batch is no fault of the data.
     put_text(cluster, "break.jsonl", &"\"break\"\n".repeat(400)).await;
-    let broken = add(cluster, "break.jsonl", 2, JobOptions::default()).await;
+    let broken = cluster.add_job(MODEL, "break.jsonl", 2).await;
     cluster.start_job(broken).await;
     let paused = cluster
         .eventually("the job is paused", JOB_LIMIT, async || match cluster.job(broken).await? {
@@ -218,7 +203,7 @@ async fn records_of_any_dialect_come_back_with_their_columns() {
     let columns = ColumnNames { input: name("text"), label: name("stars"), id: name("key") };
     let reading = ReadOptions { columns, keep: Keep::All, ..ReadOptions::default() };
     let options = JobOptions { reading: reading.clone(), ..JobOptions::default() };
-    let job = add(&cluster, "Reviews.CSV", 2, options.clone()).await;
+    let job = cluster.add_job_with(MODEL, "Reviews.CSV", 2, options.clone()).await;
     assert_eq!(cluster.start_job(job).await, 3);
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.done, view.dead, view.labelled, view.correct), (2, 1, 2, 1), "{view:?}");
@@ -242,13 +227,13 @@ async fn records_of_any_dialect_come_back_with_their_columns() {
             "not CSV",
         ),
     ] {
-        let job = add(&cluster, dataset, 2, options).await;
+        let job = cluster.add_job_with(MODEL, dataset, 2, options).await;
         let refused = cluster.client().change(Change::start(job)).await;
         assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, says);
     }
     put_text(&cluster, "photos/1.jpg", "x").await;
     let refuse = async |options: JobOptions, says: &str| {
-        let job = add(&cluster, "photos", 2, options).await;
+        let job = cluster.add_job_with(MODEL, "photos", 2, options).await;
         let refused = cluster.client().change(Change::start(job)).await;
         assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Invalid, says);
     };

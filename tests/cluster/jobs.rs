@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState,
-};
+use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState};
 use idunno_shared::wire::refusal::RefusalCode::Invalid;
 
 use crate::harness::{LocalCluster, ResultRow, assert_refused, dataset, heavy, put_dataset};
@@ -52,13 +49,6 @@ async fn a_run_with_three_killed_members_yields_the_rows_of_a_clean_run() {
     }
 }
 
-async fn dead_letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
-    match cluster.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
-        Ok(ControlReply::DeadLetters { dead_letters, more: false }) => dead_letters,
-        other => cluster.fail(&format!("{other:?}")),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_that_cannot_be_answered_are_dead_letters() {
     let _turn = heavy().await;
@@ -88,7 +78,7 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     println!("{calls} infer calls");
     assert!(calls <= batches + extra_max, "{calls} infer calls");
 
-    let letters = dead_letters(&cluster, job).await;
+    let letters = cluster.dead_letters(job).await;
     let names: Vec<&str> = letters.iter().map(|dead_letter| dead_letter.name.as_str()).collect();
     assert_eq!(names, bad.iter().map(|name| format!("bad/{name}")).collect::<Vec<_>>());
     assert!(
@@ -108,7 +98,7 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     );
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.state, view.done, view.dead), (JobState::Done, 58, 11));
-    let again = dead_letters(&cluster, job).await;
+    let again = cluster.dead_letters(job).await;
     assert_eq!(again.iter().map(|dead_letter| dead_letter.index).collect::<Vec<_>>(), dead);
     assert_eq!(cluster.results(job).await, rows);
 }

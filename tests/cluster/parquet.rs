@@ -71,14 +71,6 @@ fn lines() -> String {
     (0..ROWS).map(line).collect()
 }
 
-async fn add(cluster: &LocalCluster, dataset: &str, options: JobOptions) -> JobId {
-    let (model, dataset) = (MODEL.parse().unwrap(), dataset.parse().unwrap());
-    match cluster.change(Change::AddJob { model, dataset, batch_size: 32.into(), options }).await {
-        Changed::JobAdded(job) => job,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// The results of a job, as the command line writes them.
 fn fetch(cluster: &LocalCluster, job: JobId, format: &str) -> PathBuf {
     let path = cluster.scratch(&format!("{job}.{format}"));
@@ -107,7 +99,7 @@ async fn a_parquet_file_is_a_data_set_and_results_are_those_of_json_lines() {
     let options = JobOptions { reading, ..JobOptions::default() };
     let mut found = Vec::new();
     for dataset in ["reviews.parquet", "reviews.jsonl"] {
-        let job = add(&cluster, dataset, options.clone()).await;
+        let job = cluster.add_job_with(MODEL, dataset, 32, options.clone()).await;
         assert_eq!(cluster.start_job(job).await, 500);
         let view = cluster.finished(job, JOB_LIMIT).await;
         assert_eq!((view.done, view.dead, view.labelled, view.correct), (495, 5, 495, 495), "{view:?}");
@@ -146,22 +138,23 @@ async fn a_parquet_file_is_a_data_set_and_results_are_those_of_json_lines() {
     }
 
     // A part of it, from all row groups.
-    let job = add(&cluster, "reviews.parquet", options.clone()).await;
+    let job = cluster.add_job_with(MODEL, "reviews.parquet", 32, options.clone()).await;
     let sample =
         StartOptions { selection: Selection::Sample(50.try_into().unwrap()), ..StartOptions::default() };
     cluster.change(Change::StartJob { job, options: sample }).await;
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!(view.done + view.dead, 50, "{view:?}");
 
-    let refused = cluster.client().change(Change::start(add(&cluster, "cut.parquet", options).await)).await;
+    let refused = cluster
+        .client()
+        .change(Change::start(cluster.add_job_with(MODEL, "cut.parquet", 32, options).await))
+        .await;
     assert_refused(
         refused,
         &RefusalCode::Conflict,
         "dataset 'cut.parquet': it is no Parquet file, or its end is missing",
     );
-    let refused = cluster
-        .client()
-        .change(Change::start(add(&cluster, "reviews.parquet", JobOptions::default()).await))
-        .await;
+    let refused =
+        cluster.client().change(Change::start(cluster.add_job(MODEL, "reviews.parquet", 32).await)).await;
     assert_refused(refused, &RefusalCode::Conflict, "its columns are: unread (Utf8), key (Int64)");
 }

@@ -4,10 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState,
-};
+use idunno_shared::wire::control::{Change, JobState};
 use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::refusal::RefusalCode;
 use serde_json::Value;
@@ -26,22 +23,6 @@ fn content(file: usize) -> String {
 
 fn url(folder: &Path, name: &str) -> String {
     format!("file://{}/{name}", folder.display())
-}
-
-async fn add(cluster: &LocalCluster, dataset: &str) -> JobId {
-    let (model, dataset) = (MODEL.parse().unwrap(), dataset.parse().unwrap());
-    let options = JobOptions::default();
-    match cluster.change(Change::AddJob { model, dataset, batch_size: 32.into(), options }).await {
-        Changed::JobAdded(job) => job,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn dead_letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
-    match cluster.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
-        Ok(ControlReply::DeadLetters { dead_letters, more: false }) => dead_letters,
-        other => cluster.fail(&format!("{other:?}")),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +44,7 @@ async fn objects_stay_where_they_are_and_each_is_read_as_it_was_listed() {
 
     let told = idunno(&cluster, &["reference-data", &url(&mounted, ""), "mounted.refs"]).unwrap();
     assert!(told.contains("300 objects") && told.contains("1 files of a system"), "{told}");
-    let job = add(&cluster, "mounted.refs").await;
+    let job = cluster.add_job(MODEL, "mounted.refs", 32).await;
     assert_eq!(cluster.start_job(job).await, 300);
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.done, view.dead), (300, 0), "{view:?}");
@@ -79,12 +60,12 @@ async fn objects_stay_where_they_are_and_each_is_read_as_it_was_listed() {
     // Of the same list, two files are not what they were.
     fs::write(mounted.join("f 007"), "longer than before").unwrap();
     fs::remove_file(mounted.join("f 011")).unwrap();
-    let again = add(&cluster, "mounted.refs").await;
+    let again = cluster.add_job(MODEL, "mounted.refs", 32).await;
     cluster.start_job(again).await;
     let view = cluster.finished(again, JOB_LIMIT).await;
     assert_eq!((view.done, view.dead), (298, 2), "{view:?}");
     assert!(matches!(view.details.records.as_deref(), Some(RecordFormat::References(_))), "{view:?}");
-    let dead = dead_letters(&cluster, again).await;
+    let dead = cluster.dead_letters(again).await;
     assert_eq!(dead.iter().map(|letter| letter.index).collect::<Vec<_>>(), [7, 11]);
     assert!(dead[0].reason.contains("f%20007 has changed since it was listed"), "{dead:?}");
     assert!(dead[1].reason.contains("f%20011 is gone"), "{dead:?}");
@@ -93,7 +74,7 @@ async fn objects_stay_where_they_are_and_each_is_read_as_it_was_listed() {
 
     // What no member may read pauses the job in place of failing each query.
     idunno(&cluster, &["reference-data", &url(elsewhere.path(), ""), "elsewhere.refs"]).unwrap();
-    let refused = add(&cluster, "elsewhere.refs").await;
+    let refused = cluster.add_job(MODEL, "elsewhere.refs", 32).await;
     cluster.start_job(refused).await;
     let why = cluster
         .eventually("the job is paused", JOB_LIMIT, async || match cluster.job(refused).await?.state {
@@ -105,7 +86,7 @@ async fn objects_stay_where_they_are_and_each_is_read_as_it_was_listed() {
     assert_eq!(cluster.job(refused).await.unwrap().dead, 0);
 
     put_text(&cluster, "headless.refs", "{\"input\":{\"url\":\"s3://b/k\",\"size\":1}}\n").await;
-    let headless = add(&cluster, "headless.refs").await;
+    let headless = cluster.add_job(MODEL, "headless.refs", 32).await;
     let start = cluster.client().change(Change::start(headless)).await;
     assert_refused(start, &RefusalCode::Conflict, "no header of references");
 }

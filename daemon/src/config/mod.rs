@@ -256,8 +256,7 @@ impl Settings {
     }
 
     fn checked_webhook_hosts(&self) -> Result<Vec<String>, ConfigError> {
-        let given = self.webhook_hosts.as_deref().unwrap_or_default();
-        let hosts: Vec<&str> = given.split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
+        let hosts = listed(self.webhook_hosts.as_deref());
         let is_host =
             |host: &str| !host.contains(|c: char| matches!(c, '/' | '@' | '*') || c.is_whitespace());
         match hosts.iter().find(|host| !is_host(host)) {
@@ -272,8 +271,7 @@ impl Settings {
 
     fn checked_reference_urls(&self) -> Result<Vec<String>, ConfigError> {
         const SCHEMES: [&str; 6] = ["s3", "gs", "az", "http", "https", "file"];
-        let given = self.reference_urls.as_deref().unwrap_or_default();
-        let urls: Vec<&str> = given.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+        let urls = listed(self.reference_urls.as_deref());
         let is_url = |url: &str| {
             let parts = url.split_once("://");
             parts.is_some_and(|(scheme, rest)| SCHEMES.contains(&scheme) && !rest.contains('*'))
@@ -333,6 +331,11 @@ impl Settings {
             Some(seconds) => Ok(Duration::from_secs(seconds)),
         }
     }
+}
+
+/// The parts of a list with commas between them.
+fn listed(given: Option<&str>) -> Vec<&str> {
+    given.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
 fn parse_advertise(text: &str) -> Result<SocketAddr, ConfigError> {

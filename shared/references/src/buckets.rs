@@ -205,7 +205,7 @@ impl Bucket {
         if !key.is_empty() && !key.ends_with('/') {
             match self.0.head(&path).await {
                 Ok(meta) => {
-                    return Ok(Listing { objects: vec![reference(&root, meta)?], folders: 0 });
+                    return Ok(Listing { objects: vec![reference(&root, meta)?], folders: Vec::new() });
                 }
                 // Who may list a bucket may not be allowed to ask for one object of it.
                 Err(StoreError::NotFound { .. } | StoreError::PermissionDenied { .. }) => {}
@@ -215,24 +215,25 @@ impl Bucket {
         let prefix = (!key.is_empty()).then_some(&path);
         let mut metas: Vec<ObjectMeta> = self.0.list(prefix).try_collect().await.map_err(failed)?;
         metas.sort_unstable_by(|a, b| a.location.as_ref().cmp(b.location.as_ref()));
-        let count = metas.len();
-        let metas = without_folders(metas);
-        let folders = (count - metas.len()) as u64;
-        let objects: Result<Vec<_>, _> = metas.into_iter().map(|meta| reference(&root, meta)).collect();
-        Ok(Listing { objects: objects?, folders })
+        let is_folder: Vec<bool> =
+            metas.iter().map(|meta| meta.size == 0 && has_below(&metas, meta)).collect();
+        let (mut objects, mut folders) = (Vec::with_capacity(metas.len()), Vec::new());
+        for (meta, is_folder) in metas.into_iter().zip(is_folder) {
+            if is_folder {
+                folders.push(format!("{root}{}/", meta.location));
+            } else {
+                objects.push(reference(&root, meta)?);
+            }
+        }
+        Ok(Listing { objects, folders })
     }
 }
 
-/// Leaves out what tools make so that a folder is shown: an object without bytes that has others below its name.
-fn without_folders(sorted: Vec<ObjectMeta>) -> Vec<ObjectMeta> {
-    let names: Vec<String> = sorted.iter().map(|meta| meta.location.to_string()).collect();
-    let is_folder = |number: usize| {
-        let below = format!("{}/", names[number]);
-        let next = names.partition_point(|name| *name < below);
-        names.get(next).is_some_and(|name| name.starts_with(&below))
-    };
-    let numbered = sorted.into_iter().enumerate();
-    numbered.filter(|(number, meta)| meta.size > 0 || !is_folder(*number)).map(|(_, meta)| meta).collect()
+/// Whether others are below an object's name: without bytes it then is what tools make so that a folder is shown.
+fn has_below(sorted: &[ObjectMeta], folder: &ObjectMeta) -> bool {
+    let below = format!("{}/", folder.location);
+    let next = sorted.partition_point(|meta| meta.location.as_ref() < below.as_str());
+    sorted.get(next).is_some_and(|meta| meta.location.as_ref().starts_with(&below))
 }
 
 fn reference(root: &str, meta: ObjectMeta) -> Result<ObjectReference, ListError> {
@@ -288,7 +289,8 @@ mod tests {
     async fn a_key_is_an_object_or_all_below_it_in_order() {
         let bucket = bucket(&[("p/b", "1"), ("p/a/c", "22"), ("p-1", "3"), ("p/a", ""), ("q", "")]).await;
         let folder = bucket.list("s3://b/p/", "p/").await.unwrap();
-        assert_eq!((urls(&folder), folder.folders), (vec!["s3://b/p/a/c", "s3://b/p/b"], 1));
+        assert_eq!(urls(&folder), ["s3://b/p/a/c", "s3://b/p/b"]);
+        assert_eq!(folder.folders, ["s3://b/p/a/"]);
         assert_eq!(bucket.list("s3://b/p", "p").await.unwrap(), folder);
         assert_eq!(urls(&bucket.list("s3://b/p-1", "p-1").await.unwrap()), ["s3://b/p-1"]);
         let all = bucket.list("s3://b", "").await.unwrap();

@@ -1,5 +1,7 @@
 //! The client: decides where requests may go, and sends them there.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use idunno_shared::wire::references::{ObjectReference, ReferenceSource};
 use reqwest::Client;
@@ -14,8 +16,8 @@ use crate::{Created, Listing, Trust, folders, web};
 #[derive(Debug)]
 pub struct ObjectClient {
     trust: Trust,
-    /// Fails if this machine offers no randomness or no certificates.
-    clients: Result<Clients, String>,
+    /// Made for the first object: most processes never read one. Fails if this machine offers no randomness or no certificates.
+    clients: OnceLock<Result<Clients, String>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl ObjectClient {
             Trust::Everything => Trust::Everything,
             Trust::Listed(urls) => Trust::Listed(urls.iter().map(|url| normal(url)).collect()),
         };
-        Self { trust, clients: Clients::new().map_err(|error| with_causes(&error)) }
+        Self { trust, clients: OnceLock::new() }
     }
 
     /// Reads an object whole, if it is still the one that was listed. The caller has looked at its size: it is in memory.
@@ -104,15 +106,18 @@ impl ObjectClient {
             }
             Place::Web(address) => {
                 let object = web::list(clients.web(access.anywhere), &address).await?;
-                Listing { objects: vec![object], folders: 0 }
+                Listing { objects: vec![object], folders: Vec::new() }
             }
-            Place::Folder(path) => Listing { objects: vec![folders::reference_of_file(&path)?], folders: 0 },
+            Place::Folder(path) => {
+                Listing { objects: vec![folders::reference_of_file(&path)?], folders: Vec::new() }
+            }
         };
         if listing.objects.is_empty() { Err(ListError::Nothing { url: url.to_owned() }) } else { Ok(listing) }
     }
 
     fn clients(&self) -> Result<&Clients, String> {
-        self.clients.as_ref().map_err(Clone::clone)
+        let clients = self.clients.get_or_init(|| Clients::new().map_err(|error| with_causes(&error)));
+        clients.as_ref().map_err(Clone::clone)
     }
 
     /// How a place may be reached, or why it may not.
@@ -120,7 +125,7 @@ impl ObjectClient {
         let endpoint = source.endpoint.as_deref().map(endpoint).transpose()?;
         let is_trusted = match &self.trust {
             Trust::Everything => true,
-            Trust::Listed(urls) => is_below(&normal(&place.listed_as(source)), urls),
+            Trust::Listed(urls) => is_below(&place.listed_as(endpoint.as_ref()), urls),
         };
         if is_trusted {
             return Ok(Access { anywhere: true, signs: !source.anonymous });
@@ -136,7 +141,7 @@ impl ObjectClient {
                 return Err(format!(
                     "an operator may list {} in the members' reference_urls, whose own credentials it then takes; a public \
                      bucket needs none: --anonymous",
-                    place.listed_as(source)
+                    place.listed_as(endpoint.as_ref())
                 ));
             }
             Place::Bucket { .. } => endpoint.as_ref().is_some_and(is_private),
@@ -197,6 +202,7 @@ mod tests {
             // Whoever chooses the endpoint would be shown what the credentials sign.
             ("s3://ours/in/a", Some("https://elsewhere.example")),
             ("file:///data/../etc/passwd", None),
+            ("s3://lake/../ours/in/a", Some("https://minio/x")),
             ("file:///datum", None),
         ] {
             let why = access(&client, url, &source(endpoint, false)).unwrap_err();

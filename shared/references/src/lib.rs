@@ -58,6 +58,6 @@ pub enum Created {
 pub struct Listing {
     /// The objects, by the bytes of their URLs.
     pub objects: Vec<idunno_shared::wire::references::ObjectReference>,
-    /// How many were left out because they stand for folders.
-    pub folders: u64,
+    /// The URLs of those that are left out because they stand for folders.
+    pub folders: Vec<String>,
 }

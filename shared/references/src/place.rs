@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use idunno_shared::wire::references::{ReferenceSource, URL_BYTES_MAX};
+use idunno_shared::wire::references::URL_BYTES_MAX;
 use reqwest::Url;
 
 /// A service that has buckets.
@@ -41,17 +41,20 @@ impl Place {
         };
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if bucket.is_empty() || !bucket.chars().all(is_name) {
+        // Not '..', which would lead out of the service's path.
+        let begins = bucket.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !begins || !bucket.chars().all(is_name) {
             return Err(format!("'{bucket}' is not the name of a bucket"));
         }
         Ok(Self::Bucket { service, bucket: bucket.to_owned(), key: key.to_owned() })
     }
 
-    /// The URL by which an operator lists the place: where the requests go.
-    pub(crate) fn listed_as(&self, source: &ReferenceSource) -> String {
-        match (self, source.endpoint.as_deref()) {
+    /// The URL by which an operator lists the place: where the requests go. A key stands in it as it is, so that no part of
+    /// it means another place.
+    pub(crate) fn listed_as(&self, endpoint: Option<&Url>) -> String {
+        match (self, endpoint) {
             (Self::Bucket { bucket, key, .. }, Some(endpoint)) => {
-                format!("{}/{bucket}/{key}", endpoint.trim_end_matches('/'))
+                format!("{}/{bucket}/{key}", endpoint.as_str().trim_end_matches('/'))
             }
             (Self::Bucket { service, bucket, key }, None) => {
                 let scheme = match service {
@@ -62,7 +65,9 @@ impl Place {
                 format!("{scheme}://{bucket}/{key}")
             }
             (Self::Web(url), _) => url.to_string(),
-            (Self::Folder(path), _) => format!("file://{}", path.display()),
+            (Self::Folder(path), _) => {
+                Url::from_file_path(path).map_or_else(|()| String::new(), String::from)
+            }
         }
     }
 }
@@ -98,9 +103,8 @@ const SCHEMES: &str =
 mod tests {
     use super::*;
 
-    fn listed_as(url: &str, endpoint: Option<&str>) -> String {
-        let source = ReferenceSource { endpoint: endpoint.map(str::to_owned), ..ReferenceSource::default() };
-        Place::of(url).unwrap().listed_as(&source)
+    fn listed_as(url: &str, at: Option<&str>) -> String {
+        Place::of(url).unwrap().listed_as(at.map(|url| endpoint(url).unwrap()).as_ref())
     }
 
     #[test]
@@ -115,7 +119,12 @@ mod tests {
     #[test]
     fn a_place_is_listed_by_where_requests_go() {
         assert_eq!(listed_as("s3a://b/k", None), "s3://b/k");
-        assert_eq!(listed_as("s3://b/k", Some("http://minio:9000/")), "http://minio:9000/b/k");
+        assert_eq!(listed_as("s3://b/k", Some("http://MINIO:9000/")), "http://minio:9000/b/k");
+        assert_eq!(
+            listed_as("s3://b/a/%2e%2e/k", Some("https://minio:443")),
+            "https://minio/b/a/%2e%2e/k",
+            "it is a key, and leads nowhere else"
+        );
         assert_eq!(listed_as("https://EXAMPLE.com/a/../b", None), "https://example.com/b");
         assert_eq!(listed_as("file:///data/%2e%2e/etc", None), "file:///etc");
     }
@@ -126,6 +135,7 @@ mod tests {
             ("b/k", "s3://BUCKET/KEY"),
             ("ftp://host/x", "s3://BUCKET/KEY"),
             ("s3:///k", "'' is not the name of a bucket"),
+            ("s3://../k", "'..' is not the name of a bucket"),
             ("s3://a@b/k", "not the name of a bucket"),
             ("https://user:word@host/x", "password"),
             ("file://host/x", "file:///PATH"),

@@ -227,5 +227,13 @@ mod tests {
         let error = list(&guarded, &named).await.unwrap_err().to_string();
         assert!(error.contains("reference_urls"), "{error}");
         assert_eq!(asked.lock().unwrap().len(), 0);
+        // As if this one were public.
+        let (leads, _) = server(|_| {
+            let to = "http://169.254.169.254/latest/meta-data";
+            format!("HTTP/1.1 302 Found\r\nconnection: close\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
+        })
+        .await;
+        let error = list(&guarded, &leads).await.unwrap_err().to_string();
+        assert!(error.contains("reference_urls"), "{error}");
     }
 }

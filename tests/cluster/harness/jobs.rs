@@ -10,7 +10,7 @@ use idunno_shared::client::results::query_of;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, JobOptions, JobState, JobView, SegmentView,
+    Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState, JobView, SegmentView,
 };
 use idunno_shared::wire::jobs::Training;
 use serde::Deserialize;
@@ -103,18 +103,29 @@ impl LocalCluster {
 
     /// Adds a job; a batch size of 0 stands for auto.
     pub(crate) async fn add_job(&self, model: &str, dataset: &str, batch_size: u32) -> JobId {
+        self.add_job_with(model, dataset, batch_size, JobOptions::default()).await
+    }
+
+    /// The same with options.
+    pub(crate) async fn add_job_with(
+        &self,
+        model: &str,
+        dataset: &str,
+        batch_size: u32,
+        options: JobOptions,
+    ) -> JobId {
         let (model, dataset) = (model.parse().unwrap(), dataset.parse().unwrap());
-        match self
-            .change(Change::AddJob {
-                model,
-                dataset,
-                batch_size: batch_size.into(),
-                options: JobOptions::default(),
-            })
-            .await
-        {
+        match self.change(Change::AddJob { model, dataset, batch_size: batch_size.into(), options }).await {
             Changed::JobAdded(job) => job,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// The dead letters of a job, which has at most one page of them.
+    pub(crate) async fn dead_letters(&self, job: JobId) -> Vec<DeadLetter> {
+        match self.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
+            Ok(ControlReply::DeadLetters { dead_letters, more: false }) => dead_letters,
+            other => self.fail(&format!("{other:?}")),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::command::values::RowFormat;
 use crate::command::{Arguments, IdentityVerb, LocalVerb, Output, Verb, alias};
 use crate::console::{self, terminal::termination_signal};
 use crate::execute::files::STREAM;
-use crate::execute::results::fetch::{Wanted, printed};
+use crate::execute::results::fetch::printed;
 use crate::execute::results::follow::follow;
 use crate::execute::{self, cluster, identity, logs};
 use crate::local::STILL_RUN;
@@ -88,8 +88,8 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
 /// Runs one command, prints its answer and returns the exit code.
 async fn run_command(session: &Session, mut verb: Verb, output: Output, repeated: bool) -> u8 {
     streams::name_stdout(&mut verb);
-    if let (Verb::GetJobResults { format, .. }, Output::Csv) = (&mut verb, output) {
-        *format = RowFormat::Csv;
+    if let (Verb::GetJobResults { rows, .. }, Output::Csv) = (&mut verb, output) {
+        rows.format = RowFormat::Csv;
     }
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
     let run = async {
@@ -100,15 +100,13 @@ async fn run_command(session: &Session, mut verb: Verb, output: Output, repeated
                 let search = logs::search(grep, level, since);
                 watch::logs(session, &members, &search, lines, output).await.map(|()| Answer::default())
             }
-            Verb::GetJobResults { job, follow: true, failed, format, .. } => {
-                let wanted = Wanted { raw: false, failed, format };
-                follow(session, &job, wanted, write_rows).await
+            Verb::GetJobResults { job, follow: true, rows, .. } => {
+                follow(session, &job, rows, write_rows).await
             }
-            Verb::GetJobResults { ref job, ref local, raw, follow: false, failed, format, .. }
+            Verb::GetJobResults { ref job, ref local, rows, follow: false, .. }
                 if local.as_ref().is_none_or(|path| path.as_os_str() == STREAM) && !repeated =>
             {
-                let wanted = Wanted { raw, failed, format };
-                match printed(session, job, wanted, write_rows).await? {
+                match printed(session, job, rows, write_rows).await? {
                     Some(answer) => Ok(answer),
                     None => execute::run(session, verb).await,
                 }

@@ -4,6 +4,7 @@
 //! and completes the `:` line, [`nouns`] gives commands a second name, and [`alias`] expands the user's aliases before parsing. Names and job numbers are checked while
 //! parsing, so that invalid ones never reach the network. `help` groups the commands for `--help`.
 
+pub mod adding;
 pub mod alias;
 pub mod file_pattern;
 mod help;
@@ -19,6 +20,7 @@ pub mod subverbs;
 mod tests;
 pub mod values;
 pub mod verbs;
+pub mod wanted_rows;
 
 use std::ffi::OsString;
 use std::io;

@@ -3,6 +3,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use clap::{CommandFactory, Parser};
 use idunno_shared::wire::records::{Keep, Quote};
 
+use super::adding::Adding;
 use super::line::{CompletionNames, Line, complete, parse, split};
 use super::registry::{CommandInfo, Danger, entries};
 use super::starting::Starting;
@@ -178,7 +179,7 @@ fn synopses_are_readable() {
     );
     assert_eq!(
         synopsis("get-job-results"),
-        "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT] [--force] [--endpoint-url URL] [--region REGION] \
+        "JOB [LOCAL] [--raw] [--failed] [--format FORMAT] [--follow] [--force] [--endpoint-url URL] [--region REGION] \
          [--anonymous]"
     );
     assert_eq!(synopsis("get"), "SDFS LOCAL [--version N] [--force]");
@@ -206,7 +207,7 @@ fn lines_become_commands() {
         verb("cancel-job nightly"),
         Verb::CancelJob { job: JobRef::Name("nightly".parse().unwrap()), yes: false }
     );
-    let Verb::AddJob { name, weight, parameters, .. } =
+    let Verb::AddJob { adding: Adding { name, weight, parameters, .. }, .. } =
         verb("add-job m --name nightly --weight 3 --param a=1 --param b=x=y")
     else {
         panic!()
@@ -214,7 +215,7 @@ fn lines_become_commands() {
     assert_eq!((name.unwrap().as_str(), weight), ("nightly", Some(3)));
     let shown: Vec<_> = parameters.iter().map(|it| (it.0.as_str(), it.1.as_str())).collect();
     assert_eq!(shown, [("a", "1"), ("b", "x=y")]);
-    let Verb::AddJob { reading, keep, .. } = verb(
+    let Verb::AddJob { adding: Adding { reading, keep, .. }, .. } = verb(
         "add-job m --dataset d.csv --input-column text --delimiter tab --quote none --keep 'a,\"b, c\"'",
     ) else {
         panic!()

@@ -3,19 +3,21 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName};
+use idunno_shared::names::{DatasetName, FileName, MemberName, ModelName};
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
-use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
+use idunno_shared::wire::jobs::BatchSize;
 
+use super::adding::{Adding, weight};
 use super::file_pattern::FilePattern;
 use super::reaching::Reaching;
-use super::reading::{KeptColumns, Reading};
+use super::reading::Reading;
 use super::selection::FileSelection;
 use super::starting::Starting;
 use super::subverbs::{
     ClusterVerb, DeadLettersVerb, IdentityVerb, KeyVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
 };
-use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
+use super::values::{JobRef, MemberRef, MinLevel, PolicyName, Shell, Since};
+use super::wanted_rows::WantedRows;
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Verb {
@@ -95,7 +97,7 @@ pub enum Verb {
         /// The model
         #[arg(value_name = "MODEL")]
         model: ModelName,
-        /// The dataset: all files below this name, or one file in .jsonl, .ndjson, .csv, .tsv, .parquet or .list
+        /// The dataset: all files below this name, or one file in .jsonl, .ndjson, .csv, .tsv, .parquet, .list or .refs
         #[arg(long, value_name = "DATASET", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         /// Queries per batch
@@ -103,20 +105,8 @@ pub enum Verb {
         /// A number, or 'auto' to find the best size for each member
         #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT.into())]
         batch_size: BatchSize,
-        /// A name for the job, usable in place of its number
-        #[arg(long, value_name = "TEXT")]
-        name: Option<JobName>,
-        /// The job's weight when workers are shared between jobs [default: 1]
-        #[arg(long, value_name = "W", value_parser = weight())]
-        weight: Option<u32>,
-        /// A parameter for the model; may be given several times
-        #[arg(long = "param", value_name = "NAME=VALUE")]
-        parameters: Vec<Parameter>,
         #[command(flatten)]
-        reading: Reading,
-        /// Other columns that come back in the rows: 'all', or names with commas between them
-        #[arg(long, value_name = "COLS")]
-        keep: Option<KeptColumns>,
+        adding: Adding,
     },
     /// Set a job's batch size, from its next batch on
     #[command(after_help = "Example:\n  idunno set-batch-size squeezenet1.1 64")]
@@ -238,18 +228,11 @@ pub enum Verb {
         /// The file to write; '-' or nothing means stdout; s3://BUCKET/PREFIX/ writes objects there, and gs:// and az:// too
         #[arg(value_name = "LOCAL")]
         local: Option<PathBuf>,
-        /// Print every committed row without checking which one counts
-        #[arg(long)]
-        raw: bool,
+        #[command(flatten)]
+        rows: WantedRows,
         /// Print rows as they arrive, until the job is over
         #[arg(long, conflicts_with_all = ["raw", "local"])]
         follow: bool,
-        /// Only dead letters: queries that failed for good
-        #[arg(long)]
-        failed: bool,
-        /// JSON lines, CSV with a header line, or Parquet with typed columns, which needs LOCAL
-        #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
-        format: RowFormat,
         /// Replace an existing file
         #[arg(long, requires = "local")]
         force: bool,
@@ -504,8 +487,4 @@ pub enum Verb {
     #[command(after_help = "Example:\n  idunno local up --members 7")]
     #[command(subcommand)]
     Local(LocalVerb),
-}
-
-fn weight() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX))
 }

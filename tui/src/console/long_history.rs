@@ -120,6 +120,14 @@ mod tests {
     }
 
     #[test]
+    fn two_points_become_one_where_their_step_says() {
+        let mut history = LongHistory::default();
+        // The first step is odd: it is the second of its pair.
+        (1..=300).for_each(|step| history.push(step, if step < 150 { 0.0 } else { 10.0 }));
+        assert_eq!((history.steps, shown(&history, 148, 152, 2).as_str()), (2, "0 10"));
+    }
+
+    #[test]
     fn a_long_history_keeps_its_shape_and_its_bound() {
         let mut history = LongHistory::default();
         let rate = |step: u64| if step < 5_000 { 10.0 } else { 30.0 };

@@ -21,6 +21,7 @@ use crate::answer::jobs::{
 use crate::answer::records::{self, RecordsRead};
 use crate::answer::{self, Answer, Exit, Failure, text};
 use crate::command::JobRef;
+use crate::command::adding::Adding;
 use crate::command::values::Parameter;
 use crate::session::Session;
 
@@ -51,8 +52,17 @@ pub async fn add(
     Ok(Answer::new(&added, text))
 }
 
+impl Adding {
+    /// As the cluster takes it; refused where a parameter is given twice.
+    pub fn options(self) -> Result<JobOptions, Failure> {
+        let Self { name, weight, parameters, reading, keep } = self;
+        let (parameters, reading) = (parameters_of(parameters)?, reading.options(keep));
+        Ok(JobOptions { name, weight, parameters, reading })
+    }
+}
+
 /// The parameters as the cluster takes them; refused where one is given twice.
-pub fn parameters(given: Vec<Parameter>) -> Result<Parameters, Failure> {
+fn parameters_of(given: Vec<Parameter>) -> Result<Parameters, Failure> {
     let mut parameters = Parameters::new();
     for Parameter(name, value) in given {
         let text = format!("parameter {name} is given twice");

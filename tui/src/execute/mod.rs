@@ -32,7 +32,6 @@ pub mod wait;
 pub mod webhook_key;
 
 use idunno_shared::security::Role;
-use idunno_shared::wire::control::JobOptions;
 use idunno_shared::wire::jobs::Training;
 
 use crate::answer::{Answer, Exit, Failure};
@@ -82,10 +81,8 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
             models::train(session, models, training, wait).await
         }
         Verb::TrainStop { models } => models::stop(session, models).await,
-        Verb::AddJob { model, dataset, batch_size, name, weight, parameters, reading, keep } => {
-            let (parameters, reading) = (jobs::parameters(parameters)?, reading.options(keep));
-            let options = JobOptions { name, weight, parameters, reading };
-            jobs::add(session, model, dataset, batch_size, options).await
+        Verb::AddJob { model, dataset, batch_size, adding } => {
+            jobs::add(session, model, dataset, batch_size, adding.options()?).await
         }
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,
         Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
@@ -110,9 +107,8 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::GetJobAssignedVms { job } => leases::assignments(session, job.as_ref()).await,
         Verb::GetJobLeases { job } => leases::leases(session, job.as_ref()).await,
         Verb::GetJobResults { follow: true, .. } => Err(only_on_command_line("rows are followed")),
-        Verb::GetJobResults { job, local, raw, failed, format, force, follow: false, reaching } => {
-            let wanted = results::fetch::Wanted { raw, failed, format };
-            results::fetch::get(session, &job, local, force, wanted, &reaching.source()).await
+        Verb::GetJobResults { job, local, rows, force, follow: false, reaching } => {
+            results::fetch::get(session, &job, local, force, rows, &reaching.source()).await
         }
         Verb::GetJobConfusion { job } => results::confusion::confusion(session, &job).await,
         Verb::DeadLetters(verb) => dead_letters::run(session, verb).await,

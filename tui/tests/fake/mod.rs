@@ -1,5 +1,7 @@
 //! A cluster of one member, `m1`, that answers as a test says; and the program, run on it.
 
+mod listen;
+
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -9,7 +11,9 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{ControlRequest, Liveness, LogRole, MemberView};
 use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Reply, Request};
 use idunno_shared::wire::version::SPOKEN;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+
+use self::listen::listen;
 
 type Answering = Arc<dyn Fn(ControlRequest, &MemberView) -> Reply + Send + Sync>;
 
@@ -49,29 +53,19 @@ pub(crate) fn cluster(
     answer: impl Fn(ControlRequest, &MemberView) -> Reply + Send + Sync + 'static,
 ) -> SocketAddr {
     let answer: Answering = Arc::new(answer);
-    let (sender, address) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            sender.send(address).unwrap();
-            let member = MemberView {
-                id: NodeId(7),
-                name: "m1".parse().unwrap(),
-                address,
-                generation: 1,
-                incarnation: 0,
-                liveness: Liveness::Alive,
-                udp_blocked: false,
-                since_ms: 1_700_000_000_000,
-                doubts: None,
-                role: LogRole::Coordinator,
-            };
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, member.clone(), Arc::clone(&answer)));
-            }
-        });
-    });
-    address.recv().unwrap()
+    listen(move |stream, address| {
+        let member = MemberView {
+            id: NodeId(7),
+            name: "m1".parse().unwrap(),
+            address,
+            generation: 1,
+            incarnation: 0,
+            liveness: Liveness::Alive,
+            udp_blocked: false,
+            since_ms: 1_700_000_000_000,
+            doubts: None,
+            role: LogRole::Coordinator,
+        };
+        serve(stream, member, Arc::clone(&answer))
+    })
 }

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as tests do")]
 
 mod jobs;
+#[path = "../fake/listen.rs"]
+mod listen;
 mod member;
 mod run;
 mod scenes;

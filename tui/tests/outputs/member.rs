@@ -12,9 +12,10 @@ use idunno_shared::wire::control::ControlRequest;
 use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Purpose, Request};
 use idunno_shared::wire::version::SPOKEN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use super::listen::listen;
 use super::world::{self, M1};
 
 /// Time between two views.
@@ -26,19 +27,7 @@ type Blobs = Arc<Mutex<BTreeMap<Digest, Vec<u8>>>>;
 pub(crate) fn start() -> SocketAddr {
     let blobs = world::contents().into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
     let blobs: Blobs = Arc::new(Mutex::new(blobs));
-    let (sender, address) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            sender.send(address).unwrap();
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, address, Arc::clone(&blobs)));
-            }
-        });
-    });
-    address.recv().unwrap()
+    listen(move |stream, address| serve(stream, address, Arc::clone(&blobs)))
 }
 
 /// A connection, until the program closes it.

@@ -91,14 +91,13 @@ fn members(state: &State, view: &ClusterView, width: usize, height: usize) -> Ve
 }
 
 fn selected_job<'a>(state: &'a State, view: &'a ClusterView) -> Option<&'a JobView> {
-    let selected = state.selected();
-    let mut jobs = state.old_jobs.with_those_of(view);
-    jobs.find(|job| Some(job.id.to_string()) == selected).or_else(|| view.jobs.first())
+    let selected = state.selected().and_then(|key| key.parse().ok());
+    selected.and_then(|id| state.old_jobs.find(view, id)).or_else(|| view.jobs.first())
 }
 
 fn selected_model<'a>(state: &State, view: &'a ClusterView) -> Option<&'a ModelView> {
     let selected = state.selected();
-    let chosen = view.models.iter().find(|model| Some(model.model.to_string()) == selected);
+    let chosen = view.models.iter().find(|model| Some(model.model.as_str()) == selected.as_deref());
     chosen.or_else(|| view.models.first())
 }
 

@@ -89,8 +89,8 @@ pub async fn find(
     } else {
         let listing = client.list(source, url).await.map_err(|error| refused(&error))?;
         let mut found = Found::default();
-        for _ in 0..listing.folders {
-            found.leave_out(Reason::Folder, Path::new(url), None);
+        for folder in &listing.folders {
+            found.leave_out(Reason::Folder, Path::new(folder), None);
         }
         (select(url, listing.objects, selection, &mut found), found)
     };

@@ -20,6 +20,7 @@ use crate::answer::results::ResultsFile;
 use crate::answer::{Answer, Data, Exit, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
+use crate::command::wanted_rows::WantedRows;
 use crate::execute::files::download::check_target;
 use crate::execute::job_lookup::{job_views, resolve};
 use crate::execute::pages::page_limit;
@@ -30,31 +31,13 @@ const ATTEMPTS_MAX: u32 = 5;
 /// The pause before a segment that no holder sent is located again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What is wanted of a job's results.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
-    /// All rows, unchecked.
-    pub raw: bool,
-    /// Only those of queries that failed for good.
-    pub failed: bool,
-    /// The format of the rows.
-    pub format: RowFormat,
-}
-
-impl Wanted {
-    /// Whether one row of each query is wanted.
-    fn is_plain(self) -> bool {
-        !self.raw && !self.failed
-    }
-}
-
 /// `get-job-results`.
 pub async fn get(
     session: &Session,
     job: &JobRef,
     local: Option<PathBuf>,
     force: bool,
-    wanted: Wanted,
+    wanted: WantedRows,
     source: &ReferenceSource,
 ) -> Result<Answer, Failure> {
     let found = resolve(session, job).await?;
@@ -87,8 +70,8 @@ pub async fn get(
         }
     }
     let Fetched { view, rows } = match wanted {
-        Wanted { failed: true, .. } => failed(session, job).await?,
-        Wanted { raw: true, .. } => {
+        WantedRows { failed: true, .. } => failed(session, job).await?,
+        WantedRows { raw: true, .. } => {
             let (view, merge) = read(session, &session.files(), job).await?;
             Fetched { view, rows: merge.raw() }
         }
@@ -126,7 +109,7 @@ pub async fn get(
 pub async fn printed(
     session: &Session,
     job: &JobRef,
-    wanted: Wanted,
+    wanted: WantedRows,
     print: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Option<Answer>, Failure> {
     if wanted.format == RowFormat::Parquet {

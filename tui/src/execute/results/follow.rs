@@ -2,11 +2,11 @@
 
 use idunno_shared::client::results::{RowStream, RowsError};
 
-use super::fetch::Wanted;
 use super::{csv, parquet};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
+use crate::command::wanted_rows::WantedRows;
 use crate::execute::job_lookup::resolve;
 use crate::execute::jobs::halted;
 use crate::session::Session;
@@ -15,7 +15,7 @@ use crate::session::Session;
 pub async fn follow(
     session: &Session,
     job: &JobRef,
-    wanted: Wanted,
+    wanted: WantedRows,
     print: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Answer, Failure> {
     if wanted.format == RowFormat::Parquet {
