@@ -64,7 +64,7 @@ if [[ "$what" == uninstall ]]; then
     if [[ -z "$purge" ]]; then
         echo "data and settings are kept: /var/lib/idunno*, /etc/idunno"
     else
-        rm -rf /etc/idunno /var/lib/idunno /var/lib/idunno-introducer /var/lib/idunno-model-server \
+        rm -rf /etc/idunno /var/lib/idunno /var/lib/idunno-introducer /var/lib/idunno-model-{server,files} \
             /var/log/idunno /var/log/idunno-introducer
         for user in idunno idunno-models; do
             id "$user" >/dev/null 2>&1 && userdel "$user"
@@ -96,8 +96,14 @@ roles=("$what")
 [[ "$what" == both ]] && roles=(introducer member)
 for role in "${roles[@]}"; do
     put 644 "$root/scripts/systemd/idunno-$role.service" "/etc/systemd/system/idunno-$role.service"
-    [[ -e "/etc/idunno/$role.toml" ]] || put 644 "$root/scripts/systemd/$role.toml" "/etc/idunno/$role.toml"
+    [[ -e "/etc/idunno/$role.toml" ]] && continue
+    put 644 "$root/scripts/systemd/$role.toml" "/etc/idunno/$role.toml"
+    if [[ "$role" == member && -z "$with_python" ]]; then
+        sed -i '/^model_files_dir/d; s/^model_server_url = .*/model_server_url = "none"/' /etc/idunno/member.toml
+    fi
 done
+# The member writes there, and the model server's user may enter.
+[[ "$what" == introducer ]] || install -d -m 0750 -o idunno -g idunno-models /var/lib/idunno-model-files
 if [[ "$what" != introducer && -n "$with_python" ]]; then
     put 644 "$root/scripts/systemd/idunno-model-server.service" /etc/systemd/system/idunno-model-server.service
     share=/usr/local/share/idunno/python

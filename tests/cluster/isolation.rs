@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -147,13 +148,7 @@ async fn a_hostile_model_is_refused_what_is_not_its_own() {
         return;
     }
     let cluster = LocalCluster::start(1, true).await;
-    let folder = cluster.scratch("hostile");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("model.py"), HOSTILE).unwrap();
-    let words = ["model", "add", folder.to_str().unwrap()];
-    cluster.eventually("the model is added", MODEL_LIMIT, async || idunno(&cluster, &words)).await;
-    let model = "hostile".parse().unwrap();
-    cluster.trained(&[model]).await;
+    add_hostile(&cluster).await;
 
     let member = &cluster.members[0];
     let data_dir = &member.data_dir;
@@ -172,11 +167,26 @@ async fn a_hostile_model_is_refused_what_is_not_its_own() {
         (format!("connect {}", member.address().port()), Some(EACCES)),
         (format!("signal {pid}"), Some(EPERM)),
     ];
+    check_tries(&cluster, &tries).await;
+}
+
+/// Adds the model that tries what its rows say.
+async fn add_hostile(cluster: &LocalCluster) {
+    let folder = cluster.scratch("hostile");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("model.py"), HOSTILE).unwrap();
+    let words = ["model", "add", folder.to_str().unwrap()];
+    cluster.eventually("the model is added", MODEL_LIMIT, async || idunno(cluster, &words)).await;
+    cluster.trained(&["hostile".parse().unwrap()]).await;
+}
+
+/// Has the model try things, each of which must meet this error or none.
+async fn check_tries(cluster: &LocalCluster, tries: &[(String, Option<u64>)]) {
     let mut rows = String::new();
-    for (row, _) in &tries {
+    for (row, _) in tries {
         writeln!(rows, "{}", json!({ "input": row })).unwrap();
     }
-    put_text(&cluster, "tries.jsonl", &rows).await;
+    put_text(cluster, "tries.jsonl", &rows).await;
     let job = cluster.add_job("hostile", "tries.jsonl", 4).await;
     cluster.start_job(job).await;
     cluster.finished(job, MODEL_LIMIT).await;
@@ -186,4 +196,94 @@ async fn a_hostile_model_is_refused_what_is_not_its_own() {
         assert_eq!(answer, wanted, "{tried}");
     }
     assert_eq!(answers.len(), tries.len());
+}
+
+/// A model server of another user, as `idunno-model-server.service` runs it, and the folders that it shares with a member.
+struct OtherUsersServer {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl OtherUsersServer {
+    /// `None` if that user cannot start this Python.
+    fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        for (name, user, mode) in [("run", NOBODY, 0o750), ("work", NOBODY, 0o700), ("files", 0, 0o750)] {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            chown(&path, Some(user), Some(NOBODY)).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        }
+        let mut can_start = Command::new(python());
+        can_start.args(["-c", "import idunno_model_server"]).uid(NOBODY).gid(NOBODY).current_dir("/");
+        if !can_start.output().is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let mut command = Command::new(python());
+        command.args(["-m", "idunno_model_server", "--socket-mode", "660", "--threads", "1"]);
+        for (option, place) in
+            [("--socket", "run/socket"), ("--work-dir", "work"), ("--packages-dir", "files/packages")]
+        {
+            command.arg(option).arg(folder.path().join(place));
+        }
+        let process = command.uid(NOBODY).gid(NOBODY).current_dir("/").spawn().unwrap();
+        Some(Self { folder, process })
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
+impl Drop for OtherUsersServer {
+    fn drop(&mut self) {
+        // What it started ends with it.
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_server_of_another_user_runs_packages_and_trains_them() {
+    const EPERM: u64 = 1;
+    const EACCES: u64 = 13;
+    let _turn = heavy().await;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root starts processes of another user");
+        return;
+    }
+    let Some(server) = OtherUsersServer::start() else {
+        println!("skipped: {} lies where another user cannot go", python().display());
+        return;
+    };
+    let (url, files) = (format!("unix:{}", server.path("run/socket")), server.path("files"));
+    let cluster = LocalCluster::start_at_url(1, &url, &["--model-files-dir", &files]).await;
+    add_hostile(&cluster).await;
+    let socket = std::fs::metadata(server.path("run/socket")).unwrap();
+    assert_eq!(socket.mode() & 0o777, 0o660, "its user and its group may call it");
+
+    let packages = server.path("files/packages");
+    let package = std::fs::read_dir(packages).unwrap().next().unwrap().unwrap().path();
+    let artefact = package.join("files/model.py").display().to_string();
+    let member = &cluster.members[0];
+    let pid = member.pid().unwrap();
+    let metadata = member.data_dir.join("metadata.redb");
+    // By the users alone: these hold on a kernel that does not confine processes, too.
+    let tries = [
+        (format!("read {artefact}"), None),
+        (format!("write {artefact}"), Some(EACCES)),
+        (format!("delete {artefact}"), Some(EACCES)),
+        (format!("list {}", member.data_dir.display()), Some(EACCES)),
+        (format!("read {}", metadata.display()), Some(EACCES)),
+        (format!("read {}", cluster.secret().display()), Some(EACCES)),
+        (format!("read /proc/{pid}/environ"), Some(EACCES)),
+        (format!("signal {pid}"), Some(EPERM)),
+    ];
+    check_tries(&cluster, &tries).await;
+
+    let texts: String =
+        (0..40).map(|row| format!("text number {row},{}\n", if row % 2 == 0 { "even" } else { "odd" })).collect();
+    put_text(&cluster, "texts.csv", &format!("input,label\n{texts}")).await;
+    idunno(&cluster, &["train-start", "newsgroups-linear", "--dataset", "texts.csv", "--wait"]).unwrap();
 }

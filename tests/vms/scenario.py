@@ -81,11 +81,11 @@ class Scenario:
                 if float(exposure) > 2.0:
                     raise Failed(f"the exposure of {unit} is {exposure}")
 
-    def install_on(self, machine, server_unit=False):
-        """Installs package, settings and daemon; with `server_unit` the model server has a unit of its own."""
+    def install_on(self, machine, starts_server=False):
+        """Installs package, settings and daemon; with `starts_server` the member starts its model server itself."""
         machine.command("dpkg", "--install", f"/packages/{self.package}")
         self.must_want_secret(machine)
-        self.set_up(machine, "introducer" if machine is self.introducer else "member", server_unit)
+        self.set_up(machine, "introducer" if machine is self.introducer else "member", starts_server)
 
     def must_want_secret(self, machine):
         """Fails unless the daemon refuses to start without the secret, and systemd says what is missing."""
@@ -95,15 +95,16 @@ class Scenario:
         if started.returncode == 0 or "/etc/idunno/secret.pem was not met" not in said:
             raise Failed(f"{unit} on {machine.name} without a secret: {said}")
 
-    def set_up(self, machine, role, server_unit=False):
+    def set_up(self, machine, role, starts_server=False):
         """Writes a machine's settings, and enables the daemon."""
         settings = {"advertise": machine.address}
         if role == "member":
             settings["introducer"] = f"{self.introducer.address}:7400"
         lines = [f's|^# {key} = .*|{key} = "{value}"|' for key, value in settings.items()]
-        if server_unit:
-            lines.append('s|^model_server_python = .*|model_server_url = "http://127.0.0.1:8080"|')
-            machine.command("systemctl", "enable", "--quiet", "--now", "idunno-model-server.service")
+        if starts_server:
+            lines.append('s|^model_server_url = .*|model_server_python = "/opt/idunno/venv/bin/python"|')
+            lines.append("/^model_files_dir/d")
+            machine.command("systemctl", "mask", "--quiet", "--now", "idunno-model-server.service")
         machine.command("sed", "-i", ";".join(lines), f"/etc/idunno/{role}.toml")
         self.hand_secret(machine)
         machine.command("systemctl", "enable", "--quiet", "--now", f"idunno-{role}.service")

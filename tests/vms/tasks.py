@@ -97,10 +97,10 @@ def replace(scene):
 
 
 def grow(scene):
-    """One more machine, while a job runs; its model server is a unit of its own."""
+    """One more machine, while a job runs; its member starts the model server itself."""
     since = time.monotonic()
     machine = scene.new_machine()
-    scene.install_on(machine, server_unit=True)
+    scene.install_on(machine, starts_server=True)
     scene.members.append(machine)
     scene.cluster.wait_state(machine, ["up"])
     scene.note("power_on_to_new_member_working_s", since)
@@ -176,8 +176,10 @@ def uninstall_without_package(scene, machine, install):
 
 
 def must_be_purged(machine):
-    places = ("/var/lib/idunno", "/var/lib/idunno-introducer", "/etc/idunno", "/var/log/idunno")
-    must_be_gone(machine, *(f"test -e {place}" for place in places), "id idunno", f"systemctl cat {MEMBER}")
+    data = (f"/var/lib/idunno{of}" for of in ("", "-introducer", "-model-server", "-model-files"))
+    places = (*data, "/etc/idunno", "/var/log/idunno")
+    users = ("id idunno", "id idunno-models")
+    must_be_gone(machine, *(f"test -e {place}" for place in places), *users, f"systemctl cat {MEMBER}")
 
 
 def must_be_gone(machine, *words):

@@ -6,6 +6,7 @@
 mod backends;
 pub mod check;
 mod error;
+mod model_server;
 pub mod report;
 mod settings;
 
@@ -20,19 +21,17 @@ use tracing_subscriber::EnvFilter;
 pub use self::backends::BackendSettings;
 pub use self::error::ConfigError;
 use self::error::invalid;
+pub use self::model_server::{MODEL_SERVER_URL, ModelServer, NO_MODEL_SERVER};
 pub use self::settings::{LogFormat, Settings};
 use crate::net::connection_limits::Limits;
 use idunno_store::blobs::RESERVE_BYTES;
 use idunno_store::scrub;
-use idunno_worker::model_server::Endpoint;
 use idunno_worker::supervisor::Backend;
 
 /// The introducer's port in a real deployment.
 pub const INTRODUCER_PORT: u16 = 7400;
 /// A member's port in a real deployment.
 pub const MEMBER_PORT: u16 = 7401;
-/// The default URL of a model server that is not run by this process.
-pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
 /// The failure detector logs a dead member once; openraft would log it ten times a second.
 const LOG_FILTER: &str = "info,openraft::replication=off";
 const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
@@ -48,21 +47,6 @@ const _: () = assert!(
 /// A lower limit would keep the members of a large cluster from connecting to each other.
 const LIMIT_MEMBERS_MIN: usize = 64;
 const LIMIT_REQUESTS_MAX: usize = 65_536;
-/// In place of a URL: the member has no model server and runs no batches.
-pub const NO_MODEL_SERVER: &str = "none";
-
-/// How the model server is run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModelServer {
-    None,
-    /// It runs outside this process, at this URL.
-    Url(String),
-    /// This process runs and supervises it.
-    Python {
-        python: PathBuf,
-        threads: usize,
-    },
-}
 
 /// The validated settings that the introducer and a member share.
 #[derive(Clone, Debug)]
@@ -92,6 +76,8 @@ pub struct MemberConfig {
     pub introducer: String,
     pub name: MemberName,
     pub model_server: ModelServer,
+    /// The folder that the member shares with a model server of another user.
+    pub model_files_dir: Option<PathBuf>,
     pub backends: Vec<Backend>,
     /// Raft's heartbeat interval; election time-outs are 2.5 to 5 times as long.
     pub heartbeat: Duration,
@@ -132,6 +118,7 @@ impl Settings {
             introducer,
             name: self.checked_name()?,
             model_server: self.model_server()?,
+            model_files_dir: self.checked_model_files_dir()?,
             backends: backends::checked(&self.backend)?,
             heartbeat: self.heartbeat()?,
             reserve_bytes: self.reserve_bytes()?,
@@ -206,37 +193,6 @@ impl Settings {
         let name = self.name.clone().unwrap_or_else(host);
         name.parse()
             .map_err(|error: idunno_shared::names::NameError| invalid("name", &name, error.to_string()))
-    }
-
-    fn model_server(&self) -> Result<ModelServer, ConfigError> {
-        let Some(python) = self.model_server_python.clone() else {
-            // A member with backends needs no server of its own.
-            let default = if self.backend.is_empty() { MODEL_SERVER_URL } else { NO_MODEL_SERVER };
-            let url = self.model_server_url.clone().unwrap_or_else(|| default.to_owned());
-            if url == NO_MODEL_SERVER {
-                return Ok(ModelServer::None);
-            }
-            if url.starts_with("https:") {
-                let why = "list a server that is called by TLS as a [[backend]], with its models";
-                return Err(invalid("model_server_url", &url, why));
-            }
-            let checked = Endpoint::open(url.as_str()).check();
-            checked.map_err(|error| invalid("model_server_url", &url, error.to_string()))?;
-            return Ok(ModelServer::Url(url));
-        };
-        if let Some(url) = &self.model_server_url {
-            let why = "model_server_python is also set: give only one of the two";
-            return Err(invalid("model_server_url", url, why));
-        }
-        if python.components().count() > 1 && !Path::new(&python).exists() {
-            return Err(invalid("model_server_python", python.display(), "there is no such file"));
-        }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.unwrap_or(cores);
-        if !(1..=1024).contains(&threads) {
-            return Err(invalid("threads", threads, "give 1 to 1,024"));
-        }
-        Ok(ModelServer::Python { python, threads })
     }
 
     fn heartbeat(&self) -> Result<Duration, ConfigError> {
@@ -360,7 +316,7 @@ fn is_host_and_port(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn settings() -> Settings {
+    pub(super) fn settings() -> Settings {
         Settings {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             introducer: Some("127.0.0.1:7400".into()),
@@ -375,22 +331,6 @@ mod tests {
         let config = settings().member().unwrap();
         assert_eq!(config.model_server, ModelServer::Url(MODEL_SERVER_URL.into()));
         assert_eq!(config.heartbeat, Duration::from_millis(100));
-    }
-
-    #[test]
-    fn a_member_may_have_no_model_server() {
-        let none = Settings { model_server_url: Some("none".into()), ..settings() };
-        assert_eq!(none.member().unwrap().model_server, ModelServer::None);
-    }
-
-    #[test]
-    fn a_member_with_backends_has_a_model_server_of_its_own_only_if_it_says_so() {
-        let text = "[[backend]]\nname = 'a'\nurl = 'http://127.0.0.1:1'\nmodels = ['m']";
-        let with = Settings { backend: toml::from_str::<Settings>(text).unwrap().backend, ..settings() };
-        let config = with.member().unwrap();
-        assert_eq!((config.model_server, config.backends.len()), (ModelServer::None, 1));
-        let both = Settings { model_server_url: Some(MODEL_SERVER_URL.into()), ..with };
-        assert_eq!(both.member().unwrap().model_server, ModelServer::Url(MODEL_SERVER_URL.into()));
     }
 
     #[test]

@@ -36,9 +36,12 @@ pub struct Settings {
     /// This member's name [default: the host name]
     #[arg(long, env = "IDUNNO_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// URL of a model server that is run separately, or 'none' [default: http://127.0.0.1:8080, or 'none' beside a backend]
+    /// URL of a model server that is run separately, 'unix:' and the path of its socket, or 'none' [default: http://127.0.0.1:8080, or 'none' beside a backend]
     #[arg(long, env = "IDUNNO_MODEL_SERVER_URL", value_name = "URL")]
     pub model_server_url: Option<String>,
+    /// Folder for packages and training data that a separate model server reads as another user: the member writes there, the model server's user may enter it [default: the data directory]
+    #[arg(long, env = "IDUNNO_MODEL_FILES_DIR", value_name = "DIR")]
+    pub model_files_dir: Option<PathBuf>,
     /// Python interpreter with idunno_model_server installed: run and supervise the model server with it
     #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PYTHON")]
     pub model_server_python: Option<PathBuf>,
@@ -137,6 +140,7 @@ impl Settings {
             introducer: self.introducer.or(file.introducer),
             name: self.name.or(file.name),
             model_server_url: self.model_server_url.or(file.model_server_url),
+            model_files_dir: self.model_files_dir.or(file.model_files_dir),
             model_server_python: self.model_server_python.or(file.model_server_python),
             threads: self.threads.or(file.threads),
             secret: self.secret.or(file.secret),

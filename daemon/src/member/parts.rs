@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::put_claims::PutClaims;
 use super::service::{LogTransport, MemberService};
+use super::worker;
 use crate::audit::{Audit, AuditEvent};
 use crate::config::MemberConfig;
 use crate::control::Control;
@@ -125,7 +126,7 @@ impl Parts {
         let local_store = Arc::new(LocalStore::new(store.clone(), deps.files.clone()));
         let disk = store.clone();
         let free_bytes = Arc::new(move || disk.usable_bytes());
-        let packages = Packages::new(process.data_dir.path(), Arc::clone(&local_store) as _, free_bytes);
+        let packages = Packages::new(worker::model_files(config), Arc::clone(&local_store) as _, free_bytes);
         let parts = Self {
             config: config.clone(),
             deps,

@@ -6,6 +6,7 @@ use idunno_consensus::Consensus;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::ids::Term;
 use idunno_worker::WorkerConfig;
+use idunno_worker::model_files::ModelFiles;
 use idunno_worker::model_server::Endpoint;
 use idunno_worker::supervisor::{ServerConfig, ServerStatuses};
 use idunno_worker::traits::FileStore;
@@ -39,6 +40,7 @@ impl Worker {
         let worker = WorkerConfig {
             backends: config.backends.clone(),
             reference_urls: config.reference_urls.clone(),
+            model_files: model_files(config),
             ..WorkerConfig::new(me, config.name.clone(), parts.generation, server, data_dir)
         };
         let coordinator = Arc::new(parts.cluster.clone());
@@ -57,6 +59,14 @@ impl Worker {
     }
 }
 
+/// Where the member puts what its model server reads.
+pub(super) fn model_files(config: &MemberConfig) -> ModelFiles {
+    match &config.model_files_dir {
+        Some(folder) => ModelFiles::shared(folder.clone()),
+        None => ModelFiles::in_data_dir(&config.common.data_dir),
+    }
+}
+
 /// The state of the member's model servers before the worker runs.
 pub(super) fn first_status(config: &MemberConfig) -> ServerStatuses {
     ServerStatuses::new(&server_config(&config.model_server), &config.backends)
@@ -66,6 +76,7 @@ fn server_config(model_server: &ModelServer) -> ServerConfig {
     match model_server {
         ModelServer::None => ServerConfig::None,
         ModelServer::Url(url) => ServerConfig::Elsewhere { endpoint: Endpoint::open(url.as_str()) },
+        ModelServer::Socket(path) => ServerConfig::Elsewhere { endpoint: Endpoint::at_socket(path.clone()) },
         ModelServer::Python { python, threads } => {
             ServerConfig::Supervised { python: python.clone(), threads: u32::try_from(*threads).ok() }
         }

@@ -35,6 +35,7 @@ pub mod json_text;
 pub mod labels;
 pub mod latency;
 pub mod lease_table;
+pub mod model_files;
 pub mod model_server;
 pub mod models;
 mod objects;
@@ -73,6 +74,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use self::model_files::ModelFiles;
 use self::packages::Packages;
 use self::supervisor::{Backend, ServerConfig, ServerStatuses, SupervisorTiming, Supervisors};
 use self::traits::{CoordinatorClient, FileStore};
@@ -96,6 +98,8 @@ pub struct WorkerConfig {
     /// The URLs of what datasets may refer to although it is private, and what is read with this process's credentials.
     pub reference_urls: Vec<String>,
     pub data_dir: PathBuf,
+    /// Where the data of trainings are put. Packages have the same.
+    pub model_files: ModelFiles,
     pub timing: SupervisorTiming,
     /// Bytes of inputs in one infer call. A larger batch is sent in several calls; a single larger input is sent alone.
     pub chunk_bytes: u64,
@@ -123,6 +127,7 @@ impl WorkerConfig {
             server,
             backends: Vec::new(),
             reference_urls: Vec::new(),
+            model_files: ModelFiles::in_data_dir(&data_dir),
             data_dir,
             timing: SupervisorTiming::default(),
             chunk_bytes: inputs::CHUNK_BYTES_DEFAULT,

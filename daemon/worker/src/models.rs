@@ -13,12 +13,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// As many as the cluster knows.
+pub use idunno_core::metadata::MODELS_MAX;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::ModelState;
 use tokio::time::Instant;
 
-pub const MODELS_MAX: usize = 64;
 /// The newest version of a model, and those with which jobs have started.
 pub const VERSIONS_MAX: usize = 4;
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);

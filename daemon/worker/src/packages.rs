@@ -32,13 +32,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::model_files::ModelFiles;
 use super::traits::{FileStore, FileStoreError};
 
 /// Files of a package that are fetched at once.
 const FILES_IN_FLIGHT: usize = 4;
 /// How long a package that is not loaded stays on the disk after its last use.
 pub const KEPT_UNUSED: Duration = Duration::from_secs(600);
-/// The folder of the packages in the data directory.
+/// The folder of the packages among the files for the model server.
 pub const FOLDER: &str = "packages";
 const MANIFEST: &str = "manifest.json";
 const FILES: &str = "files";
@@ -66,19 +67,20 @@ type Version = Arc<AsyncMutex<Option<Instant>>>;
 #[derive(Clone)]
 pub struct Packages {
     folder: PathBuf,
+    files: ModelFiles,
     store: Arc<dyn FileStore>,
     free_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
     versions: Arc<Mutex<BTreeMap<Digest, Version>>>,
 }
 
 impl Packages {
-    /// The packages in a data directory. `free_bytes` says what the disk has free beyond its reserve.
+    /// The packages among the files for the model server. `free_bytes` says what the disk has free beyond its reserve.
     pub fn new(
-        data_dir: &Path,
+        files: ModelFiles,
         store: Arc<dyn FileStore>,
         free_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
     ) -> Self {
-        Self { folder: data_dir.join(FOLDER), store, free_bytes, versions: Arc::default() }
+        Self { folder: files.packages(), files, store, free_bytes, versions: Arc::default() }
     }
 
     fn version(&self, version: Digest) -> Version {
@@ -102,6 +104,7 @@ impl Packages {
             let _ = fs::remove_dir_all(&aside).await;
         }
         self.fetch_aside(artefact, &aside).await?;
+        self.files.share(&aside).await.map_err(io_error("change the modes in", &aside))?;
         flush(&aside).await?;
         fs::rename(&aside, &place).await.map_err(io_error("rename", &aside))?;
         *used = Some(Instant::now());

@@ -9,6 +9,8 @@
 //! Bounds: a training takes as long as the model server lets it, which is as long as it makes progress; the artefact is held
 //! in memory while it is stored.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backon::Retryable;
@@ -45,6 +47,8 @@ pub enum TrainError {
     Fetch(#[from] FetchPackageError),
     #[error(transparent)]
     Package(#[from] PackageError),
+    #[error("cannot let the model server read the training data in {}: {source}", path.display())]
+    Share { path: PathBuf, source: io::Error },
     #[error("model {0} is a package, which only a model server of IDunno can train")]
     NoPackages(ModelName),
     #[error("the training failed: {0}")]
@@ -194,6 +198,10 @@ impl Requests {
                 () = control.stop.cancelled() => return Ok(None),
             },
         };
+        if path.is_some() {
+            let failed = |source| TrainError::Share { path: folder.path().to_owned(), source };
+            folder.share().await.map_err(failed)?;
+        }
         let version = package.as_ref().map(|package| package.version);
         let task = server.train(model, training, path.as_deref(), version).await?;
         let trained = await_training(&server, &task, control).await;

@@ -19,6 +19,8 @@ use tokio::fs;
 use tokio::runtime::Handle;
 use tracing::debug;
 
+use super::model_files::ModelFiles;
+
 /// A dataset cannot be fetched.
 #[derive(Debug, Error)]
 pub enum TrainingDataError {
@@ -40,16 +42,24 @@ static FOLDERS: AtomicU64 = AtomicU64::new(0);
 
 /// The folder of one training, deleted after this is dropped.
 #[derive(Debug)]
-pub struct TrainingFolder(PathBuf);
+pub struct TrainingFolder {
+    path: PathBuf,
+    files: ModelFiles,
+}
 
 impl TrainingFolder {
-    pub fn new(data_dir: &Path, model: &ModelName) -> Self {
+    pub fn new(files: &ModelFiles, model: &ModelName) -> Self {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed).to_string();
-        Self(data_dir.join("training").join(model.as_str()).join(number))
+        Self { path: files.training().join(model.as_str()).join(number), files: files.clone() }
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Lets the model server read what was put there.
+    pub async fn share(&self) -> io::Result<()> {
+        self.files.share(&self.path).await
     }
 }
 
@@ -57,7 +67,7 @@ impl Drop for TrainingFolder {
     fn drop(&mut self) {
         // What is not deleted now is deleted before the model's next training. Not here: a worker's task must not wait for
         // the disk.
-        let folder = std::mem::take(&mut self.0);
+        let folder = std::mem::take(&mut self.path);
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn_blocking(move || std::fs::remove_dir_all(folder));
         }
@@ -182,8 +192,8 @@ mod tests {
     async fn leftovers_of_a_training_are_deleted_before_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let model = "m".parse().unwrap();
-        let old = TrainingFolder::new(dir.path(), &model).path().to_owned();
-        let folder = TrainingFolder::new(dir.path(), &model);
+        let old = TrainingFolder::new(&ModelFiles::in_data_dir(dir.path()), &model).path().to_owned();
+        let folder = TrainingFolder::new(&ModelFiles::in_data_dir(dir.path()), &model);
         for left in [&old, folder.path()] {
             std::fs::create_dir_all(left.join("old")).unwrap();
         }

@@ -55,6 +55,14 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _mode(text: str) -> int:
+    """The permissions of a socket. Nothing but its user and its group may call."""
+    mode = int(text, 8)
+    if mode & ~0o660:
+        raise argparse.ArgumentTypeError("must be 600 or 660")
+    return mode
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m idunno_model_server",
@@ -65,6 +73,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="loopback address to listen on: there is no authentication")
     add("--port", type=_integer(0, 65535), default=8080, help="0 picks a free port")
     add("--socket", type=Path, help="Unix socket to listen on, not a port, for whoever may enter its folder; Linux")
+    add(
+        "--socket-mode",
+        type=_mode,
+        default="600",
+        help="mode of that socket, octal: 660 also lets the group call that its folder belongs to",
+    )
     add("--port-file", type=Path, help="file to write the port to once the server listens")
     add("--work-dir", type=Path, help="folder for artefacts, used by this process alone")
     add("--models-dir", type=Path, default=default_folder(), help="folder of your own models, see ADDING_A_MODEL.md")
@@ -151,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
             become_subreaper()  # of what runners leave behind
             raise_oom_score(OOM_SCORE)
         lower_priority(options.nice)
-        listener = listen_at(options.socket) if options.socket else listen(options.host, options.port)
+        listener = listen_at(options.socket, options.socket_mode) if options.socket else listen(options.host, options.port)
     except OSError as error:
         place = options.socket or f"{options.host} port {options.port}"
         print(f"cannot listen on {place}: {error}", file=sys.stderr)

@@ -90,8 +90,12 @@ impl LocalCluster {
 
     /// The same, with further arguments for each member.
     pub(crate) async fn start_at_with(members: usize, server: &SlowServer, further: &[&str]) -> Self {
-        let url = server.url();
-        let arguments = [&["--model-server-url", &url], further].concat();
+        Self::start_at_url(members, &server.url(), further).await
+    }
+
+    /// The same, of any kind.
+    pub(crate) async fn start_at_url(members: usize, url: &str, further: &[&str]) -> Self {
+        let arguments = [&["--model-server-url", url], further].concat();
         Self::start_each(members, |cluster, name, introducer| cluster.daemon(name, introducer, &arguments))
             .await
     }

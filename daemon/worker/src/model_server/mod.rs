@@ -26,6 +26,7 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tracing::warn;
 
 pub use self::endpoint::{Endpoint, EndpointError, Header, ValueSource};
 pub use self::error::ServerError;
@@ -107,8 +108,8 @@ impl ModelServerClient {
         })
     }
 
-    /// The models in the server's repository, loaded or not: at most [`MODELS_MAX`], in its order. Invalid names are
-    /// omitted.
+    /// The models in the server's repository, loaded or not: at most [`MODELS_MAX`], in its order. Invalid names and what
+    /// goes beyond are left out, and the log says so.
     pub async fn repository_models(&self) -> Result<Vec<ModelName>, ServerError> {
         #[derive(Deserialize)]
         struct RepositoryEntry {
@@ -116,7 +117,21 @@ impl ModelServerClient {
         }
         let index: Vec<RepositoryEntry> =
             self.object(self.post("/v2/repository/index").json(&json!({})), CALL_TIMEOUT).await?;
-        Ok(index.iter().filter_map(|entry| entry.name.parse().ok()).take(MODELS_MAX).collect())
+        let (mut models, mut invalid) = (Vec::new(), Vec::new());
+        for RepositoryEntry { name } in &index {
+            match name.parse() {
+                Ok(model) if models.len() < MODELS_MAX => models.push(model),
+                Ok(_) => {}
+                Err(_) => invalid.push(name.as_str()),
+            }
+        }
+        if let Some(name) = invalid.first() {
+            warn!(name, models = invalid.len(), "the model server has models whose names no job can give");
+        }
+        if index.len() - invalid.len() > models.len() {
+            warn!(models = index.len(), used = MODELS_MAX, "the model server has more models than are used");
+        }
+        Ok(models)
     }
 
     /// Runs `inputs` through the grant's version of its model, with its parameters. A third-party server has one version.

@@ -9,6 +9,7 @@
 //! those of [`ServerLog`].
 
 mod elsewhere;
+mod environment;
 mod server_config;
 mod server_log;
 mod server_process;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::environment::passed_on;
 pub use self::server_config::{Backend, ServerConfig};
 use self::server_log::ServerLog;
 use self::server_process::ServerProcess;
@@ -309,9 +311,7 @@ impl Supervisor {
             .stdin(Stdio::null())
             .stdout(input)
             .stderr(errors);
-        for variable in &self.secret_variables {
-            command.env_remove(variable);
-        }
+        command.env_clear().envs(passed_on(std::env::vars_os(), &self.secret_variables));
         if let Some(threads) = threads {
             command.args(["--threads", &threads.to_string()]);
         }

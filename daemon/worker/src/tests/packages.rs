@@ -11,6 +11,7 @@ use idunno_shared::package::{FORMAT, Manifest, PackageFile};
 use idunno_shared::wire::blobs::{EXTENT_BYTES_MAX, PlacedBlob};
 use idunno_shared::wire::jobs::{ModelArtefact, ModelState, Training};
 
+use super::super::model_files::ModelFiles;
 use super::super::packages::{FetchPackageError, Packages};
 use super::super::testing::memory_store::MemoryStore;
 use super::{Harness, committed};
@@ -45,7 +46,8 @@ fn stored(store: &MemoryStore, files: &[(&str, &[u8])], manifest: &Manifest) -> 
 }
 
 fn packages(folder: &Path, store: &Arc<MemoryStore>, free_bytes: u64) -> Packages {
-    Packages::new(folder, Arc::clone(store) as _, Arc::new(move || free_bytes))
+    let files = ModelFiles::in_data_dir(folder);
+    Packages::new(files, Arc::clone(store) as _, Arc::new(move || free_bytes))
 }
 
 fn folders(folder: &Path) -> Vec<String> {
@@ -73,7 +75,7 @@ async fn a_package_is_fetched_whole_and_once() {
     for placed in &artefact.extents {
         store.silence(placed.blob.digest);
     }
-    Packages::new(folder.path(), store, Arc::new(|| 0)).fetch(&artefact).await.unwrap();
+    self::packages(folder.path(), &store, 0).fetch(&artefact).await.unwrap();
 }
 
 #[tokio::test]
@@ -105,7 +107,7 @@ async fn what_cannot_be_fetched_leaves_no_package_and_is_continued() {
     let error = packages.fetch(&artefact).await.unwrap_err().to_string();
     assert!(error.contains("model.py"), "{error}");
     artefact.extents[2] = good;
-    let small = Packages::new(folder.path(), Arc::clone(&store) as _, Arc::new(|| 5));
+    let small = self::packages(folder.path(), &store, 5);
     let error = small.fetch(&artefact).await.unwrap_err().to_string();
     assert!(error.contains("27 bytes") && error.contains("only 5 free"), "{error}");
     packages.fetch(&artefact).await.unwrap();

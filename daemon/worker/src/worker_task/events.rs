@@ -364,7 +364,7 @@ impl WorkerTask {
         self.trainings.insert(model.clone(), running);
         let requests = self.requests.clone();
         let control = TrainingControl { progress, stop };
-        let folder = TrainingFolder::new(&self.config.data_dir, &model);
+        let folder = TrainingFolder::new(&self.config.model_files, &model);
         let order = TrainingOrder { model: model.clone(), training, package, folder };
         self.spawn(if_panicked, async move {
             let trained = requests.train(ready, order, control).await;
