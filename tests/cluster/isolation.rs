@@ -282,8 +282,10 @@ async fn a_model_server_of_another_user_runs_packages_and_trains_them() {
     ];
     check_tries(&cluster, &tries).await;
 
-    let texts: String =
-        (0..40).map(|row| format!("text number {row},{}\n", if row % 2 == 0 { "even" } else { "odd" })).collect();
-    put_text(&cluster, "texts.csv", &format!("input,label\n{texts}")).await;
+    let mut texts = String::from("input,label\n");
+    for row in 0..40 {
+        writeln!(texts, "text number {row},{}", if row % 2 == 0 { "even" } else { "odd" }).unwrap();
+    }
+    put_text(&cluster, "texts.csv", &texts).await;
     idunno(&cluster, &["train-start", "newsgroups-linear", "--dataset", "texts.csv", "--wait"]).unwrap();
 }

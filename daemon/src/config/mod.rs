@@ -11,7 +11,7 @@ pub mod report;
 mod settings;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use idunno_shared::client::connections::CONNECTIONS_MAX;

@@ -79,10 +79,14 @@ impl Settings {
         let Some(folder) = &self.model_files_dir else { return Ok(None) };
         let wrong = |why: &str| Err(invalid("model_files_dir", folder.display(), why));
         if self.model_server_python.is_some() {
-            return wrong("a model server that the member starts itself reads the data directory: leave it out");
+            return wrong(
+                "a model server that the member starts itself reads the data directory: leave it out",
+            );
         }
         if !folder.is_dir() {
-            return wrong("there is no such folder: make it, for the member to write to and the model server to enter");
+            return wrong(
+                "there is no such folder: make it, for the member to write to and the model server to enter",
+            );
         }
         Ok(Some(folder.clone()))
     }

@@ -88,7 +88,8 @@ impl Harness {
             )
         };
         let statuses = watch::Sender::new(ServerStatuses::new(&config.server, &config.backends));
-        let packages = Packages::new(config.model_files.clone(), Arc::clone(&store) as _, Arc::new(|| u64::MAX));
+        let packages =
+            Packages::new(config.model_files.clone(), Arc::clone(&store) as _, Arc::new(|| u64::MAX));
         let (sender, view) = watch::channel(first_view(NodeId(3)));
         let (coordinator_term, term_receiver) = watch::channel(Term(0));
         let shutdown = CancellationToken::new();
