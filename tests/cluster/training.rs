@@ -150,6 +150,7 @@ class Votes(BatchModel):
         votes = {label: 0 for label in dataset.labels()}
         for example in dataset:
             votes[example.label] += int((run.folder / "weight.txt").read_text())
+        print("counted", len(dataset), "examples")
         run.artefact.write_text(json.dumps(votes, sort_keys=True))
         return {"examples": len(dataset)}
 
@@ -195,6 +196,8 @@ async fn a_package_is_trained_in_its_own_process_and_every_member_loads_the_outc
 
     idunno(&cluster, &["train-start", "votes", "--dataset", "lessons.csv", "--wait"]).unwrap();
     cluster.trained(std::slice::from_ref(&votes)).await;
+    let log = idunno(&cluster, &["logs", "--grep", "training votes"]).unwrap();
+    assert_eq!(log.matches("training votes: counted 3 examples").count(), 1, "{log}");
     let after = of_votes().await;
     assert_ne!(before.version, after.version);
     assert_eq!(after.metrics, [(String::from("examples"), String::from("3"))], "{after:?}");

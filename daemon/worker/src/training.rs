@@ -24,9 +24,11 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::model_server::{ModelServerClient, ServerError, TaskState, TrainedArtefact};
+use super::model_server::{
+    ModelServerClient, ServerError, TaskOutput, TaskState, TrainedArtefact, TrainingTask,
+};
 use super::packages::FetchPackageError;
 use super::requests::{RequestError, Requests, back_off};
 use super::supervisor::ReadyServer;
@@ -204,7 +206,7 @@ impl Requests {
         }
         let version = package.as_ref().map(|package| package.version);
         let task = server.train(model, training, path.as_deref(), version).await?;
-        let trained = await_training(&server, &task, control).await;
+        let trained = await_training(&server, (model, &task), control).await;
         if trained.is_err() {
             // A training that went on would read a folder which is deleted, and be in the way of the next.
             let _ = server.cancel(&task).await;
@@ -222,15 +224,20 @@ impl Requests {
 /// Returns `None` if the training was stopped.
 async fn await_training(
     server: &ModelServerClient,
-    task: &str,
+    (model, task): (&ModelName, &str),
     control: &TrainingControl,
 ) -> Result<Option<TrainedModel>, TrainError> {
+    let mut lines_logged = 0;
     loop {
         if control.stop.is_cancelled() {
             server.cancel(task).await?;
             return Ok(None);
         }
-        match server.task(task).await {
+        let state = server.task(task).await.map(|TrainingTask { state, output }| {
+            lines_logged = log_lines(model, &output, lines_logged);
+            state
+        });
+        match state {
             Ok(TaskState::Done { metrics, file }) => {
                 let artefact = server.artefact(task).await?;
                 return Ok(Some(TrainedModel { artefact, metrics, file, package: None }));
@@ -248,6 +255,19 @@ async fn await_training(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Logs what a training's code has printed beyond the first `logged` lines, so that whoever follows the cluster's log follows
+/// the training. Returns how many there are.
+fn log_lines(model: &ModelName, output: &TaskOutput, logged: u64) -> u64 {
+    let (lost, new) = output.after(logged);
+    if lost > 0 {
+        warn!(%model, lines = lost, "the training printed more lines at once than are kept");
+    }
+    for line in new {
+        info!("training {model}: {line}");
+    }
+    output.lines
 }
 
 /// A summary of a training, for people.

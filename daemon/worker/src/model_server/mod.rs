@@ -32,7 +32,7 @@ pub use self::endpoint::{Endpoint, EndpointError, Header, ValueSource};
 pub use self::error::ServerError;
 use self::error::{classify, status_error};
 use self::third_party::Signatures;
-pub use self::training::{ARTEFACT_BYTES_MAX, TaskState, TrainedArtefact};
+pub use self::training::{ARTEFACT_BYTES_MAX, TaskOutput, TaskState, TrainedArtefact, TrainingTask};
 
 use super::models::MODELS_MAX;
 use super::protocol::{HEADER_LENGTH, InferAnswers, decode_response, encode_request};

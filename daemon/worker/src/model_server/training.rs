@@ -31,6 +31,31 @@ pub enum TaskState {
     Failed(String),
 }
 
+/// A training task at one moment.
+#[derive(Clone, Debug)]
+pub struct TrainingTask {
+    pub state: TaskState,
+    pub output: TaskOutput,
+}
+
+/// What the training's code has printed: how many lines, and the last of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct TaskOutput {
+    pub lines: u64,
+    /// Printable, and of bounded length.
+    pub last_lines: Vec<String>,
+}
+
+impl TaskOutput {
+    /// The lines after the first `seen`, and how many of those are lost.
+    pub fn after(&self, seen: u64) -> (u64, &[String]) {
+        let new = self.lines.saturating_sub(seen);
+        let kept = usize::try_from(new).unwrap_or(usize::MAX).min(self.last_lines.len());
+        (new - kept as u64, &self.last_lines[self.last_lines.len() - kept..])
+    }
+}
+
 /// A trained artefact, split into extents.
 #[derive(Clone, Debug)]
 pub struct TrainedArtefact {
@@ -100,8 +125,8 @@ impl ModelServerClient {
         Ok(task)
     }
 
-    /// The state of a training task.
-    pub async fn task(&self, task: &str) -> Result<TaskState, ServerError> {
+    /// The state of a training task, and what it has printed.
+    pub async fn task(&self, task: &str) -> Result<TrainingTask, ServerError> {
         #[derive(Deserialize)]
         struct Task {
             state: String,
@@ -113,6 +138,8 @@ impl ModelServerClient {
             metrics: Option<Map<String, Value>>,
             #[serde(default)]
             artefact: Option<String>,
+            #[serde(flatten)]
+            output: TaskOutput,
         }
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -122,28 +149,25 @@ impl ModelServerClient {
             steps: u64,
             metrics: Map<String, Value>,
         }
-        let Task { state, reason, progress, metrics: measured, artefact } =
+        let Task { state, reason, progress, metrics: measured, artefact, output } =
             self.object(self.get(&format!("/idunno/tasks/{task}")), CALL_TIMEOUT).await?;
-        match state.as_str() {
+        let state = match state.as_str() {
             "running" => {
                 let TaskProgress { fraction, step, steps, metrics: newest } = progress;
                 let metrics = metrics(&newest);
-                Ok(TaskState::Running(TrainingProgress {
-                    permille: permille(fraction),
-                    step,
-                    steps,
-                    metrics,
-                }))
+                TaskState::Running(TrainingProgress { permille: permille(fraction), step, steps, metrics })
             }
-            "done" => Ok(TaskState::Done {
+            "done" => TaskState::Done {
                 metrics: metrics(&measured.unwrap_or_default()),
                 file: artefact.and_then(|name| name.parse().ok()),
-            }),
-            "failed" => Ok(TaskState::Failed(reason)),
+            },
+            "failed" => TaskState::Failed(reason),
             _ => {
-                Err(ServerError::Malformed(format!("a training has the unknown state '{}'", shorten(&state))))
+                let unknown = format!("a training has the unknown state '{}'", shorten(&state));
+                return Err(ServerError::Malformed(unknown));
             }
-        }
+        };
+        Ok(TrainingTask { state, output })
     }
 
     /// Cancels a training. Has no effect on one that has ended.
@@ -200,4 +224,23 @@ fn permille(fraction: f64) -> u16 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped")]
     let permille = (fraction.clamp(0.0, 1.0) * 1000.0) as u16;
     permille
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_training_is_new_once_and_lost_ones_are_counted() {
+        let output = |lines, last: &[&str]| TaskOutput {
+            lines,
+            last_lines: last.iter().copied().map(String::from).collect(),
+        };
+        assert_eq!(output(0, &[]).after(0), (0, &[][..]));
+        assert_eq!(output(2, &["a", "b"]).after(0), (0, &[String::from("a"), String::from("b")][..]));
+        assert_eq!(output(2, &["a", "b"]).after(2), (0, &[][..]));
+        assert_eq!(output(9, &["h", "i"]).after(8), (0, &[String::from("i")][..]));
+        assert_eq!(output(9, &["h", "i"]).after(4), (3, &[String::from("h"), String::from("i")][..]));
+        assert_eq!(output(1, &["x"]).after(5), (0, &[][..]), "of a task that was started again");
+    }
 }
