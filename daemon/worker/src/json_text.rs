@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use idunno_shared::client::results::scalar;
-use memchr::{memchr_iter, memchr2_iter};
+use memchr::memchr_iter;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::de::Read;
@@ -72,7 +72,7 @@ pub enum NotStrict {
 /// and models write. Says nothing of text that is no JSON.
 pub fn is_plain(text: &str, levels: u8) -> bool {
     let bytes = text.as_bytes();
-    let too_deep = memchr2_iter(b'[', b'{', bytes).nth(usize::from(levels)).is_some();
+    let too_deep = brackets(bytes) > usize::from(levels);
     let is_escaped = |at: usize| bytes.get(at + 1) == Some(&b'u');
     !too_deep && !memchr_iter(b'\\', bytes).any(is_escaped) && numbers_are_small(bytes)
 }
@@ -81,16 +81,27 @@ pub fn is_plain(text: &str, levels: u8) -> bool {
 /// exponent, or more than [`DIGITS_MAX`] digits, of which one lies at a multiple of that.
 fn numbers_are_small(bytes: &[u8]) -> bool {
     const DIGITS_MAX: usize = 300;
-    let has_exponent =
-        |at: usize| at > 0 && bytes[at - 1].is_ascii_digit() && bytes.get(at + 1) != Some(&b'-');
     let has_many_digits = |at: usize| {
         let before =
             bytes[..at].iter().rev().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
         let after = bytes[at..].iter().take(DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_digit()).count();
         after > 0 && before + after > DIGITS_MAX
     };
-    !memchr2_iter(b'e', b'E', bytes).any(has_exponent)
-        && !(0..bytes.len()).step_by(DIGITS_MAX).any(has_many_digits)
+    !has_positive_exponent(bytes) && !(0..bytes.len()).step_by(DIGITS_MAX).any(has_many_digits)
+}
+
+/// How many levels begin in this JSON, or in its strings. Without a branch for each byte, so that many are looked at at once.
+fn brackets(bytes: &[u8]) -> usize {
+    const COUNTED_AT_ONCE: usize = u8::MAX as usize;
+    let in_chunk = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(matches!(byte, b'[' | b'{'))).sum::<u8>();
+    bytes.chunks(COUNTED_AT_ONCE).map(|chunk| usize::from(in_chunk(chunk))).sum()
+}
+
+/// Whether a number of this JSON, or what looks like one in a string, has a positive exponent. Without branches, too.
+fn has_positive_exponent(bytes: &[u8]) -> bool {
+    bytes.windows(3).fold(false, |found, three| {
+        found | (three[0].is_ascii_digit() & (three[1].to_ascii_lowercase() == b'e') & (three[2] != b'-'))
+    })
 }
 
 /// Checks that the bytes are one value of strict JSON with at most so many levels, and says where they are not.

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::results::segment;
-use idunno_shared::ids::{Digest, NodeId};
+use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::jobs::{Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit};
+use idunno_shared::wire::jobs::{
+    BatchOutcome, Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit,
+};
 use idunno_shared::wire::refusal::RefusalCode;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -119,24 +121,30 @@ pub struct Requests {
 
 impl Requests {
     /// Stores a segment and commits it. After an error, its batches must be given back.
-    pub async fn commit(&self, mut segment: RowSegment) -> Result<(), RequestError> {
-        segment.rows =
-            spawn_blocking(|| segment::pack(segment.rows)).await.map_err(|_| RequestError::Internal)?;
-        (|| self.commit_once(&segment))
+    pub async fn commit(&self, segment: RowSegment) -> Result<(), RequestError> {
+        let RowSegment { job, rows, batches } = segment;
+        let packed = spawn_blocking(move || segment::pack(&rows)).await;
+        let packed = packed.map_err(|_| RequestError::Internal)?;
+        (|| self.commit_once(job, &packed, &batches))
             .retry(back_off())
             .when(RequestError::needs_new_upload)
-            .notify(|error, _| warn!(%error, job = %segment.job, "storing a segment again"))
+            .notify(|error, _| warn!(%error, %job, "storing a segment again"))
             .await
     }
 
-    async fn commit_once(&self, segment: &RowSegment) -> Result<(), RequestError> {
-        let DurableUpload { upload, mut blobs } = self.store_blobs(vec![segment.rows.clone()]).await?;
+    async fn commit_once(
+        &self,
+        job: JobId,
+        packed: &Bytes,
+        batches: &[BatchOutcome],
+    ) -> Result<(), RequestError> {
+        let DurableUpload { upload, mut blobs } = self.store_blobs(vec![packed.clone()]).await?;
         let commit = SegmentCommit {
             worker: self.node,
-            job: segment.job,
+            job,
             upload,
             segment: blobs.pop().ok_or(RequestError::NoBlob)?,
-            batches: segment.batches.clone(),
+            batches: batches.to_vec(),
         };
         self.ask(JobRequest::Commit(commit)).await?;
         self.store.end(upload).await;

@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::jobs::{BatchOutcome, Lease, SEGMENT_BATCHES};
 use tokio::time::Instant;
@@ -28,7 +27,8 @@ pub const BUFFERED_BYTES_MAX: usize = 32 << 20;
 #[derive(Clone, Debug)]
 pub struct RowSegment {
     pub job: JobId,
-    pub rows: Bytes,
+    /// The rows of each batch.
+    pub rows: Vec<Vec<u8>>,
     pub batches: Vec<BatchOutcome>,
 }
 
@@ -74,17 +74,17 @@ impl Segments {
     pub fn take_due(&mut self, flush: bool, now: Instant) -> Option<RowSegment> {
         let due = |buffer: &JobBuffer| buffer.due_at().is_some_and(|at| flush || at <= now);
         let (job, buffer) = self.jobs.iter_mut().find(|(_, buffer)| due(buffer))?;
-        let mut rows = Vec::with_capacity(buffer.bytes.min(SEGMENT_BYTES));
-        let mut batches = Vec::new();
-        while rows.len() < SEGMENT_BYTES {
+        let (mut rows, mut bytes, mut batches) = (Vec::new(), 0, Vec::new());
+        while bytes < SEGMENT_BYTES {
             let Some(batch) = buffer.waiting.pop_front() else { break };
-            rows.extend_from_slice(&batch.rows);
+            bytes += batch.rows.len();
+            rows.push(batch.rows);
             batches.push(batch.outcome);
         }
-        buffer.bytes -= rows.len();
+        buffer.bytes -= bytes;
         buffer.since = (!buffer.waiting.is_empty()).then_some(now);
         buffer.in_flight = true;
-        Some(RowSegment { job: *job, rows: rows.into(), batches })
+        Some(RowSegment { job: *job, rows, batches })
     }
 
     /// Ends the flight of a job's segment, which was answered or abandoned.
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(segments.next_due(), Some(now + AGE_MAX));
         segments.add(outcome(1, 1), b"b\n".to_vec(), now + AGE_MAX / 2);
         let segment = segments.take_due(false, now + AGE_MAX).unwrap();
-        assert_eq!((&segment.rows[..], segment.batches.len()), (&b"a\nb\n"[..], 2));
+        assert_eq!((segment.rows.concat(), segment.batches.len()), (b"a\nb\n".to_vec(), 2));
         segments.answered(JobId(1));
         segments.add(outcome(2, 0), vec![b'\n'; SEGMENT_BYTES], now);
         assert!(segments.take_due(false, now).is_some(), "large enough");
@@ -195,7 +195,7 @@ mod tests {
         segments.add(outcome(1, 0), b"a\n".to_vec(), now);
         segments.add(outcome(1, 1), b"b\n".to_vec(), now);
         segments.cancel(&[outcome(1, 0).lease].into());
-        assert_eq!(&segments.take_due(true, now).unwrap().rows[..], b"b\n");
+        assert_eq!(segments.take_due(true, now).unwrap().rows.concat(), b"b\n");
         segments.answered(JobId(1));
         segments.add(outcome(1, 2), b"c\n".to_vec(), now);
         segments.cancel(&[outcome(1, 2).lease].into());
