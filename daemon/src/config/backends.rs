@@ -206,8 +206,8 @@ mod tests {
         for (text, words) in [
             (backend("a", "models = ['m']") + &backend("a", "models = ['n']"), "another one has this name"),
             (backend("a b", "models = ['m']"), "a name has"),
-            (backend("a", "models = []"), "list 1 to 64"),
-            (backend("a", ""), "list 1 to 64"),
+            (backend("a", "models = []"), "list 1 to 256"),
+            (backend("a", ""), "list 1 to 256"),
             (backend("a", "models = ['not a model']"), "not a model"),
             (backend("a", "models = ['m']\nprotocol = 'openai'"), "[openai]"),
             (backend("a", "models = ['m']\nprotocol = 'grpc'"), "open-inference"),

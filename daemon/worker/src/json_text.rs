@@ -99,9 +99,12 @@ fn brackets(bytes: &[u8]) -> usize {
 
 /// Whether a number of this JSON, or what looks like one in a string, has a positive exponent. Without branches, too.
 fn has_positive_exponent(bytes: &[u8]) -> bool {
-    bytes.windows(3).fold(false, |found, three| {
-        found | (three[0].is_ascii_digit() & (three[1].to_ascii_lowercase() == b'e') & (three[2] != b'-'))
-    })
+    let is_found = |three: &[u8]| {
+        let [digit, exponent, sign] =
+            [three[0].is_ascii_digit(), three[1].eq_ignore_ascii_case(&b'e'), three[2] != b'-'];
+        u8::from(digit) & u8::from(exponent) & u8::from(sign)
+    };
+    bytes.windows(3).fold(0, |found, three| found | is_found(three)) != 0
 }
 
 /// Checks that the bytes are one value of strict JSON with at most so many levels, and says where they are not.

@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn rows_that_do_not_shrink_are_stored_as_they_are() {
         for rows in [Vec::new(), rows(1)] {
-            assert_eq!(pack(&[rows.clone()]), rows);
+            assert_eq!(pack(std::slice::from_ref(&rows)), rows);
             assert_eq!(unpack(rows.clone().into()).unwrap(), rows);
         }
     }
