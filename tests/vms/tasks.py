@@ -7,6 +7,23 @@ from machines import Failed, say, wait_for
 from scenario import INTRODUCER, MEMBER
 
 REFUSED = 6
+PERMISSION_DENIED = 13
+READER = """
+from idunno_model_server.api import BatchModel
+
+class Reader(BatchModel):
+    def predict(self, inputs):
+        return [self.read(str(row, "utf-8")) for row in inputs]
+
+    def read(self, path):
+        try:
+            open(path or __file__, "rb").read(1)
+        except OSError as error:
+            return error.errno
+
+    def canary(self):
+        return b""
+"""
 
 
 def upgrade(scene):
@@ -25,6 +42,35 @@ def upgrade(scene):
         say(f"{machine.name} has {version}")
     scene.package = scene.packages[1]
     scene.note("upgrade_s", since)
+
+
+def package(scene):
+    """A model is added as a package, and another is trained on texts: the model servers' user reads what its member gives to
+    it, and nothing else of the member."""
+    cluster, folder = scene.cluster, scene.cluster.folder / "reader"
+    folder.mkdir()
+    (folder / "model.py").write_text(READER)
+    rows = [("", None), ("/var/lib/idunno/metadata.redb", PERMISSION_DENIED)]
+    rows += [("/etc/idunno/secret.pem", PERMISSION_DENIED), ("/var/log/idunno", PERMISSION_DENIED)]
+    place = folder.with_name("rows.jsonl")
+    place.write_text("".join(json.dumps({"input": path, "id": error}) + "\n" for path, error in rows * 25))
+    since = time.monotonic()
+    cluster.idunno("model", "add", folder)
+    cluster.idunno("put", place, place.name)
+    job = cluster.idunno("add-job", "reader", "--dataset", place.name, "--batch-size", 4)["job"]
+    cluster.idunno("start-job", job, "--wait")
+    results = folder.with_name("reader.jsonl")
+    cluster.idunno("get-job-results", job, results)
+    found = [json.loads(line) for line in results.read_text().splitlines()]
+    wrong = [row for row in found if row.get("output") != row.get("id")]
+    if wrong or len(found) != len(rows) * 25:
+        raise Failed(f"{len(found)} rows, and what a model may read is not as it should be: {wrong[:1]}")
+    scene.note("package_added_and_run_s", since)
+    texts = "".join(f"text number {number},{'even' if number % 2 == 0 else 'odd'}\n" for number in range(40))
+    place = folder.with_name("texts.csv")
+    place.write_text(f"input,label\n{texts}")
+    cluster.idunno("put", place, place.name)
+    cluster.idunno("train-start", "newsgroups-linear", "--dataset", place.name, "--wait")
 
 
 def roles(scene):
@@ -236,6 +282,7 @@ def remove(scene):
 
 
 UNDER_LOAD = {
+    "package": package,
     "roles": roles,
     "upgrade": upgrade,
     "rotate": rotate,
