@@ -45,8 +45,8 @@ def upgrade(scene):
 
 
 def package(scene):
-    """A model is added as a package, and another is trained on texts: the model servers' user reads what its member gives
-    to it, and nothing else of the member."""
+    """A model is added as a package, and another is trained on texts: the model servers' user reads what its member
+    gives to it, and nothing else of the member."""
     cluster, folder = scene.cluster, scene.cluster.folder / "reader"
     folder.mkdir()
     (folder / "model.py").write_text(READER)
