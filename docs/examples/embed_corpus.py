@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Texts become vectors: embed_corpus.py CORPUS COLUMN VECTORS.parquet
 
-CORPUS is a file of records: .parquet, .csv or .jsonl. COLUMN is its column of texts. VECTORS gets a row for each record,
-in their order: the vector in the column `output`, and all columns of CORPUS. This program holds no row in memory.
+CORPUS is a file of records, .parquet or .csv. COLUMN is its column of texts. VECTORS gets a row for each record, in
+their order: the vector in the column `output`, and all columns of CORPUS. This program holds no row in memory.
 """
 
 import sys
