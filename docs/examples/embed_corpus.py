@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Texts become vectors: embed_corpus.py CORPUS COLUMN VECTORS.parquet
+"""Texts become vectors: embed_corpus.py CORPUS.parquet COLUMN VECTORS.parquet
 
-CORPUS is a file of records, .parquet or .csv. COLUMN is its column of texts. VECTORS gets a row for each record, in
-their order: the vector in the column `output`, and all columns of CORPUS. This program holds no row in memory.
+COLUMN is the column of texts in CORPUS. VECTORS gets a row for each text, in their order: the number of its row in CORPUS
+in the column `query`, counted from 0, and its vector in `output`. This program holds no row in memory.
 """
 
 import sys
@@ -15,7 +15,7 @@ MODEL = "all-minilm-l6-v2"
 
 def main(corpus: str, column: str, vectors: str) -> None:
     client = idunno.connect()
-    job = client.run(MODEL, Path(corpus), input_column=column, keep="all")
+    job = client.run(MODEL, Path(corpus), input_column=column)
     print(f"{job.id}: it survives the end of this program", file=sys.stderr)
     stats = job.wait()
     client.command("get-job-results", "--format", "parquet", "--force", "--", job.id, vectors)

@@ -17,11 +17,11 @@ SCHEMA = pyarrow.schema(
 )
 
 
-def line(row: idunno.Row) -> dict:
-    """A row of results as a line of the table."""
+def line(row: idunno.Row, dataset: str) -> dict:
+    """A row of results as a line of the table. The store has the files below the name of the dataset."""
     best = row["output"]["top5"][0] if "output" in row else {"label": None, "probability": None}
     return {
-        "file": row["name"],
+        "file": row["name"].removeprefix(dataset + "/"),
         "label": best["label"],
         "probability": best["probability"],
         "error": row.get("error"),
@@ -32,7 +32,8 @@ def main(model: str, folder: str, table: str) -> None:
     client = idunno.connect()
     job = client.run(model, Path(folder))
     print(f"{job.id}: it survives the end of this program", file=sys.stderr)
-    lines = [line(row) for row in job.results()]
+    dataset = job.stats["dataset"]
+    lines = [line(row, dataset) for row in job.results()]
     lines.sort(key=lambda one: one["file"])
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(lines, SCHEMA), table)
     failed = sum(one["error"] is not None for one in lines)
