@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Texts become vectors: embed_corpus.py CORPUS.parquet COLUMN VECTORS.parquet
 
-COLUMN is the column of texts in CORPUS. VECTORS gets a row for each text, in their order: the number of its row in CORPUS
-in the column `query`, counted from 0, and its vector in `output`. This program holds no row in memory.
+COLUMN is the column of texts in CORPUS. VECTORS gets a row for each text, in their order: the number of its row in
+CORPUS in the column `query`, counted from 0, and its vector in `output`. This program holds no row in memory.
 """
 
 import sys

@@ -12,8 +12,9 @@ from embed_corpus import MODEL
 
 # The vectors have length 1, so this is the cosine of their angle.
 QUERY = """
-    SELECT list_dot_product(output::DOUBLE[], $vector::DOUBLE[]) AS similarity, {column}
-    FROM read_parquet($vectors) JOIN read_parquet($corpus, file_row_number = true) ON query = file_row_number
+    SELECT list_dot_product(output::DOUBLE[], $vector::DOUBLE[]) AS similarity, corpus.{column}
+    FROM read_parquet($vectors) AS vectors
+    JOIN read_parquet($corpus, file_row_number = true) AS corpus ON vectors.query = corpus.file_row_number
     WHERE output IS NOT NULL ORDER BY similarity DESC LIMIT 5
 """
 
