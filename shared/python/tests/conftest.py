@@ -42,6 +42,12 @@ def interrupt_the_main_thread() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell that starts this in the background has SIGINT ignored, here and in the programs that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[idunno.LocalCluster]:
     """Three members; one of them may be killed."""
