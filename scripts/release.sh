@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Makes what people install, from these sources: the Debian package, the wheels, and their bill of materials (CycloneDX).
-# Prints a line for each artefact, and writes their SHA-256 sums into SHA256SUMS beside them.
+# Makes what people install, from these sources: the Debian package, the wheels, their bill of materials (CycloneDX), and the
+# files of a container image, which is built of the package. Prints a line for each artefact, and writes their SHA-256 sums
+# into SHA256SUMS beside them.
 #
 #   scripts/release.sh [--only KIND] [--out DIR] [--programs DIR] [--sign KEY]
 #
-#   --only KIND      'deb', 'wheels' or 'sbom'; may be given several times (all kinds)
+#   --only KIND      'deb', 'wheels', 'sbom' or 'container'; may be given several times (all kinds)
 #   --out DIR        folder of the artefacts, made if it does not exist (target/release-artefacts)
 #   --programs DIR   folder of idunno, idunnod and idunno-gateway in place of building them; IDUNNO_PROGRAMS is the same
 #   --sign KEY       sign SHA256SUMS with an SSH key, or with the public half of one that an agent holds: SHA256SUMS.sig.
 #                    docs/release.md says how people verify it
 #
 # The wheel `idunno` is for every Python from 3.11 on, on this architecture, and needs the glibc that its name says or a
-# newer one: it is linked with that of this machine. It brings the command line and the daemon's program.
+# newer one: it is linked with that of this machine. It brings the command line, the daemon's program and the gateway's.
 #
 # Needs cargo, a C compiler, Python 3.11 or newer with venv, and a package index for what builds wheels, which is locked in
 # scripts/requirements-release.lock; the Debian package needs what scripts/package.sh says.
@@ -44,7 +45,7 @@ while [[ $# -gt 0 ]]; do
         *) fail "unknown option $1; see --help" ;;
     esac
 done
-((${#kinds[@]})) || kinds=(deb wheels sbom)
+((${#kinds[@]})) || kinds=(deb wheels sbom container)
 # Before an hour of building.
 [[ -z "$key" || -r "$key" ]] || fail "there is no key $key"
 
@@ -54,23 +55,19 @@ out="$(cd "$out" && pwd)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 target="${CARGO_TARGET_DIR:-$root/target}"
-is_built=""
 
-# A folder with idunno and idunnod: the one that was named, or that of the build.
+# A folder with the programs: the one that was named, or that of the build.
 built_programs() {
     if [[ -z "$programs" ]]; then
         (cd "$root" && cargo build --locked --release -p idunno-daemon -p idunno-console --bins --features parquet,references) >&2
+        # A workspace of its own, built into the same folder.
+        (cd "$root" && CARGO_TARGET_DIR="$target" cargo build --locked --release --manifest-path daemon/gateway/Cargo.toml) >&2
         programs="$target/release"
-        is_built=1
     fi
 }
 
 make_deb() {
     built_programs
-    # A workspace of its own, built into the same folder.
-    if [[ -n "$is_built" ]]; then
-        (cd "$root" && CARGO_TARGET_DIR="$target" cargo build --locked --release --manifest-path daemon/gateway/Cargo.toml) >&2
-    fi
     "$root/scripts/package.sh" --programs "$programs" --out "$out" >"$work/deb"
     made+=("$(basename "$(tail -1 "$work/deb")")")
 }
@@ -91,19 +88,25 @@ make_wheels() {
     built_programs
     (cd "$root/shared/python" && CARGO_TARGET_DIR="$target/python" "$(dirname "$python")/maturin" build --release --locked --features parquet,references \
         --interpreter "$python" --out "$work/maturin") >&2
-    local built glibc tree unpacked wheel
+    local built glibc program tree unpacked wheel
     "$python" -m wheel unpack --dest "$work/unpacked" "$work"/maturin/idunno-*.whl >&2
     unpacked=("$work"/unpacked/idunno-*)
     tree="${unpacked[0]}"
     built=("$work"/maturin/idunno-*.whl)
-    # The name says which glibc is needed, and the program must not need a newer one than the library.
-    glibc="$(grep -aoE 'GLIBC_2\.[0-9]+' "$programs/idunnod" | sed 's/GLIBC_2\.//' | sort -nu | tail -1)"
-    if [[ "${built[0]}" =~ manylinux_2_([0-9]+) ]] && ((glibc > BASH_REMATCH[1])); then
-        fail "$programs/idunnod needs glibc 2.$glibc, newer than the 2.${BASH_REMATCH[1]} of the wheel"
-    fi
-    # The daemon's program, for local clusters. pip puts it beside the command line.
-    install -D -m 755 "$programs/idunnod" "$tree/$(basename "$tree").data/scripts/idunnod"
-    strip "$tree/$(basename "$tree").data/scripts/idunnod"
+    # The programs of local clusters, which pip puts beside the command line.
+    for program in idunnod idunno-gateway; do
+        if [[ ! -x "$programs/$program" && "$program" == idunno-gateway ]]; then
+            echo "release.sh: the wheel is without the gateway: there is no $programs/$program" >&2
+            continue
+        fi
+        # The name says which glibc is needed, and no program may need a newer one than the library.
+        glibc="$(grep -aoE 'GLIBC_2\.[0-9]+' "$programs/$program" | sed 's/GLIBC_2\.//' | sort -nu | tail -1)"
+        if [[ "${built[0]}" =~ manylinux_2_([0-9]+) ]] && ((glibc > BASH_REMATCH[1])); then
+            fail "$programs/$program needs glibc 2.$glibc, newer than the 2.${BASH_REMATCH[1]} of the wheel"
+        fi
+        install -D -m 755 "$programs/$program" "$tree/$(basename "$tree").data/scripts/$program"
+        strip "$tree/$(basename "$tree").data/scripts/$program"
+    done
     mkdir "$work/wheels"
     "$python" -m wheel pack --dest-dir "$work/wheels" "$tree" >&2
     "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation \
@@ -122,12 +125,22 @@ make_sbom() {
     made+=("idunno-$version.cdx.json")
 }
 
+# The folder of the release is the context of the image, which takes the Debian package from it.
+make_container() {
+    local file
+    for file in Dockerfile .dockerignore entrypoint compose.yaml; do
+        cp "$root/scripts/container/$file" "$out/"
+        made+=("$file")
+    done
+}
+
 made=()
 for kind in "${kinds[@]}"; do
     case "$kind" in
         deb) make_deb ;;
         wheels) make_wheels ;;
         sbom) make_sbom ;;
+        container) make_container ;;
         *) fail "there is no kind '$kind': see --help" ;;
     esac
 done

@@ -7,8 +7,9 @@
 #
 # Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno and idunnod, and perhaps idunno-gateway, in place of building them
 # (with the features parquet and references);
-# IDUNNO_TEST_PYTHON a Python with the model server; IDUNNO_CLIENTS_VENV another place of the environments; IDUNNO_CLIENTS_PARTS the parts
-# of 16 MiB of the large upload (64), IDUNNO_CLIENTS_LINES the lines of the large batch (10000).
+# IDUNNO_WHEELS one with the Python client's wheel; IDUNNO_TEST_PYTHON a Python with the model server; IDUNNO_CLIENTS_VENV another place of the environments; IDUNNO_CLIENTS_PARTS the parts
+# of 16 MiB of the large upload (64), IDUNNO_CLIENTS_LINES the lines of the large batch (10000), IDUNNO_EXAMPLES_REVIEWS the reviews of the
+# notebook (2000).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -55,6 +56,13 @@ else
     cargo build --locked "${flags[@]}" --manifest-path daemon/gateway/Cargo.toml
     link "${CARGO_TARGET_DIR:-daemon/gateway/target}/$profile" idunno-gateway
 fi
+# The Python client, for examples.
+wheels="${IDUNNO_WHEELS:-}"
+if [[ -z "$wheels" ]]; then
+    wheels="$reports/wheels"
+    scripts/release.sh --only wheels --programs "$programs" --out "$wheels"
+fi
+install main --no-deps --no-index --force-reinstall "$wheels"/idunno-[0-9]*.whl
 export IDUNNO_PROGRAMS="$programs"
 
 export IDUNNO_CLIENTS_TABLE="$reports/table"

@@ -1,5 +1,6 @@
 """What docs/examples shows is run as it is written, by programs that find the cluster as a user's would."""
 
+import importlib.util
 import io
 import json
 import os
@@ -8,8 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import nbformat
+import pandas
 import pytest
 from conftest import client_of
+from gateway import Cluster
+from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
 
@@ -34,6 +40,49 @@ def environment(openai_cluster, key_of_openai, tmp_path_factory):
         **key_of_openai.environment,
         "AWS_ENDPOINT_URL": openai_cluster.endpoint,
     }
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The folder of the models' data with the weights of all-minilm-l6-v2, which are fetched unless they are there."""
+    python = os.environ["IDUNNO_TEST_PYTHON"]
+    program = "from idunno_model_server.data_lock import data_directory; print(data_directory())"
+    found = Path(subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip())
+    if (found / "all-minilm-l6-v2.safetensors").is_file():
+        return found
+    folder = tmp_path_factory.mktemp("data")
+    words = [python, "-m", "idunno_model_server.fetch_data", folder, "--optional", "--quiet", "--from", found]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        pytest.skip(f"the weights cannot be fetched: {done.stderr}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python_environment(weights, tmp_path_factory):
+    """A cluster with trained models, and the environment in which programs find it with the Python client."""
+    if importlib.util.find_spec("idunno") is None:
+        pytest.skip("the Python client's wheel is not installed")
+    directory = tmp_path_factory.mktemp("python")
+    directory.chmod(0o700)
+    python = Path(os.environ["IDUNNO_TEST_PYTHON"])
+    cluster = Cluster(Path(os.environ["IDUNNO_PROGRAMS"]), directory / "cluster")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDUNNO_MODEL_DATA", str(weights))
+        try:
+            words = ("--members", "3", "--threads", "1", "--model-server-python", str(python))
+            cluster.idunno("local", "up", *words)
+            cluster.idunno("train-start", "squeezenet1.1", "newsgroups-linear", "all-minilm-l6-v2", "--wait")
+            record = json.loads((cluster.directory / "cluster.json").read_text())
+            members = [process["address"] for process in record["processes"] if process["name"] != "introducer"]
+            yield {
+                "PATH": os.environ["PATH"],
+                "HOME": str(directory),
+                "IDUNNO_CLUSTER": ",".join(members),
+                "IDUNNO_IDENTITY": str(identity_of_operator(cluster)),
+            }
+        finally:
+            cluster.stop()
 
 
 def run(environment, name, *arguments, check=True):
@@ -85,6 +134,75 @@ def identity_of_operator(cluster):
         *("--out", str(path)),
     )
     return path
+
+
+def test_images_of_a_folder_become_a_table_of_labels(python_environment, tmp_path):
+    photos, table = tmp_path / "photos", tmp_path / "labels.parquet"
+    python = os.environ["IDUNNO_TEST_PYTHON"]
+    words = [python, "-m", "idunno_model_server.make_dataset", "photos", photos, "--images", "40"]
+    subprocess.run(words, check=True, capture_output=True)
+    (photos / "zz not an image.jpg").write_bytes(b"no image")
+    done = run(python_environment, "label_images.py", "squeezenet1.1", photos, table)
+    assert done.stdout == f"40 of 41 images labelled, 1 failed: {table}\n"
+    # As other programs read it.
+    found = duckdb.execute("SELECT file, label, probability, error FROM read_parquet(?)", [str(table)]).fetchall()
+    files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg"))
+    assert [row[0] for row in found] == files
+    *labelled, broken = found
+    assert all(label and 0 < probability <= 1 and error is None for _, label, probability, error in labelled)
+    assert len({row[1] for row in labelled}) > 5
+    assert broken[:3] == ("zz not an image.jpg", None, None)
+    assert broken[3]
+
+
+def test_the_notebook_labels_reviews_and_shows_them(python_environment, monkeypatch):
+    reviews = int(os.environ.get("IDUNNO_EXAMPLES_REVIEWS", "2000"))
+    for name, value in {**python_environment, "REVIEWS": str(reviews)}.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(EXAMPLES / "reviews.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "what was run elsewhere is not committed"
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+
+    shown = [cell.outputs[-1].data for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    members, first, ended, labelled, table = shown
+    assert all("<table" in frame["text/html"] for frame in (members, first, labelled, table))
+    assert ended["text/plain"].startswith(f"'{reviews} reviews, 0 without an answer")
+    # The classes that the model knows, each for what the review is about.
+    (counts,) = pandas.read_html(io.StringIO(table["text/html"]), index_col=0, header=0)
+    counts = counts.drop(index="about").astype(int)
+    assert counts.to_numpy().sum() == reviews
+    right = {
+        "car": "rec.autos",
+        "motorcycle": "rec.motorcycles",
+        "hockey": "rec.sport.hockey",
+        "space": "sci.space",
+    }
+    assert all(counts.loc[topic].idxmax() == label for topic, label in right.items()), counts
+
+
+TEXTS = {
+    "The cat sleeps on the warm sofa.": "animals",
+    "A puppy chases its tail in the garden.": "animals",
+    "The parliament passed the new tax law.": "politics",
+    "Voters elect a president every four years.": "politics",
+    "Simmer the tomatoes with garlic and basil.": "food",
+    "Knead the dough, and bake the bread for an hour.": "food",
+}
+
+
+def test_a_corpus_becomes_vectors_in_which_questions_find_texts(python_environment, tmp_path):
+    corpus, vectors = tmp_path / "corpus.parquet", tmp_path / "vectors.parquet"
+    pandas.DataFrame({"text": list(TEXTS), "topic": list(TEXTS.values())}).to_parquet(corpus, index=False)
+    done = run(python_environment, "embed_corpus.py", corpus, "text", vectors)
+    assert done.stdout == f"6 of 6 texts embedded, 0 failed: {vectors}\n"
+    found = pandas.read_parquet(vectors)
+    assert found["query"].tolist() == list(range(len(TEXTS)))
+    assert all(len(vector) == 384 and abs((vector**2).sum() - 1) < 1e-3 for vector in found["output"])
+    for question, topic in [("a pet", "animals"), ("an election", "politics"), ("a recipe", "food")]:
+        done = run(python_environment, "search_corpus.py", corpus, "text", vectors, question)
+        nearest = [line.split("  ", 1)[1] for line in done.stdout.splitlines()]
+        assert len(nearest) == 5
+        assert [TEXTS[text] for text in nearest[:2]] == [topic, topic]
 
 
 def test_each_night_answers_what_is_new_and_loses_nothing(environment, tmp_path):

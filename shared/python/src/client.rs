@@ -19,8 +19,9 @@ use pyo3::prelude::*;
 
 use crate::errors::raise;
 use crate::operation::{Operation, Value};
-use crate::rows::Rows;
 use crate::runtime::{self, PerProcess};
+use crate::stream::Stream;
+use crate::{events, rows};
 
 /// Names in one deletion.
 const DELETE_NAMES_MAX: usize = 1_000;
@@ -124,10 +125,16 @@ impl Client {
     }
 
     /// The rows of a job while it runs.
-    fn rows(&self, job: &str, only_failed: bool) -> PyResult<Rows> {
+    fn rows(&self, job: &str, only_failed: bool) -> PyResult<Stream> {
         let session = self.session()?;
         let job: JobRef = parsed(job).map_err(|failure| raise(&failure))?;
-        Rows::open(session, job, only_failed)
+        Stream::spawn(|sink| rows::read(session, job, only_failed, sink))
+    }
+
+    /// What happens in the cluster from now on. The first chunk is empty, and given once the cluster has answered.
+    fn events(&self) -> PyResult<Stream> {
+        let session = self.session()?;
+        Stream::spawn(|sink| events::read(session, sink))
     }
 }
 

@@ -1,9 +1,9 @@
 //! The native part of the Python package `idunno`.
 //!
 //! It wraps the typed client behind three classes: [`client::Client`] begins work, [`operation::Operation`] is work that can
-//! be waited for or awaited, [`rows::Rows`] gives a job's rows while it runs. Commands go through the grammar and the
-//! executor of the command line (`idunno-console`), so that words, codes and documents are the same. What is Python's own,
-//! such as data frames and models, is written in Python.
+//! be waited for or awaited, [`stream::Stream`] gives the rows of a job while it runs, or events. Commands go through the
+//! grammar and the executor of the command line (`idunno-console`), so that words, codes and documents are the same. What
+//! is Python's own, such as data frames and models, is written in Python.
 //!
 //! What must stay absent: a wait that holds the interpreter's lock, a Rust lock that is held while that lock is taken, a
 //! runtime or a thread before it is needed.
@@ -12,9 +12,11 @@ use pyo3::prelude::*;
 
 mod client;
 mod errors;
+mod events;
 mod operation;
 mod rows;
 mod runtime;
+mod stream;
 
 #[pymodule]
 mod _native {
@@ -28,7 +30,7 @@ mod _native {
     #[pymodule_export]
     use super::operation::Operation;
     #[pymodule_export]
-    use super::rows::Rows;
+    use super::stream::Stream;
     use crate::operation::Value;
 
     /// Runs the command line with its words, the program's name first; returns its exit code.

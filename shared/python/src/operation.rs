@@ -7,6 +7,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use idunno_console::answer::{Answer, Data, Exit, Failure};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -26,7 +27,7 @@ pub(crate) enum Value {
     /// A document, if the command has one, and why it is incomplete, if it is.
     Answer { document: Option<String>, incomplete: Option<String> },
     /// Lines of JSON.
-    Lines(Vec<u8>),
+    Lines(Bytes),
 }
 
 impl From<Answer> for Value {
@@ -151,9 +152,18 @@ impl Operation {
         }
     }
 
-    /// What it gave; raises what it failed with. Once, after it is done.
+    /// What it gave; raises what it failed with. Once, after it is done; lines as often as they are asked for, so that a
+    /// signal between this and their use loses none.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let outcome = self.running()?.shared.lock().outcome.take();
+        let shared = &self.running()?.shared;
+        let outcome = {
+            let mut state = shared.lock();
+            if let Some(Ok(Value::Lines(lines))) = &state.outcome {
+                Some(Ok(Value::Lines(lines.clone())))
+            } else {
+                state.outcome.take()
+            }
+        };
         let Some(outcome) = outcome else {
             return Err(PyRuntimeError::new_err(
                 "the operation is not done, or its result was taken already",

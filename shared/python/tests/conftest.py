@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +28,24 @@ def until(what: str, condition: Callable[[], T | None], timeout_s: float = 60) -
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {timeout_s} s: {what}")
         time.sleep(0.02)
+
+
+def waits_in_the_main_thread() -> bool:
+    """Whether the main thread is within a step of an iteration over rows or events."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return frame is not None and frame.f_code is idunno.Results.__next__.__code__
+
+
+def interrupt_the_main_thread() -> None:
+    """Sends it what Ctrl-C sends, once it is within such a step."""
+    until("the main thread waits", waits_in_the_main_thread)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell that starts this in the background has SIGINT ignored, here and in the programs that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 import idunno
 import models
 import pytest
-from conftest import until
+from conftest import interrupt_the_main_thread, until
 
 INTERRUPTED_WITHIN_S = 0.2
 
@@ -66,22 +66,18 @@ def test_ctrl_c_ends_a_wait_at_once_and_the_job_goes_on(
 
 
 def test_an_iteration_goes_on_after_ctrl_c(client: idunno.Client) -> None:
-    job = client.run("slow", [str(number) for number in range(80)], batch_size=4)
-    rows, found, interruptions = job.results(), [], 0
-    main = threading.main_thread().ident
-    assert main is not None
-    timer = threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT))
-    timer.start()
-    while True:
-        try:
-            found.append(next(rows)["query"])
-        except idunno.Interrupted:
-            interruptions += 1
-        except StopIteration:
-            break
-    timer.join()
-    assert interruptions == 1
-    assert sorted(found) == list(range(80))
+    before = client.run("slow", ["text"] * 40, batch_size=4)
+    before.stop()
+    # It has no row until the other job is done.
+    job = client.run("slow", [str(number) for number in range(80)], batch_size=4, after=before)
+    rows = job.results()
+    thread = threading.Thread(target=interrupt_the_main_thread)
+    thread.start()
+    with pytest.raises(idunno.Interrupted, match=rf"client\.job\('{job.id}'\) attaches to it again"):
+        next(rows)
+    thread.join()
+    before.start()
+    assert sorted(row["query"] for row in rows) == list(range(80))
 
 
 def in_a_child(work: object) -> None:

@@ -1,12 +1,9 @@
 //! Commands that keep printing: `--watch`, `events`, `logs --follow`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::LogSearch;
-use tokio::sync::Notify;
-use tokio::sync::mpsc::channel;
 use tokio::time::sleep;
 
 use super::output::{note, terminal_width, write};
@@ -14,16 +11,14 @@ use crate::answer::cluster::Event as EventJson;
 use crate::answer::document::to_json;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::{Output, Verb};
-use crate::console::connection::follow;
-use crate::console::events::{Event, Events};
-use crate::console::msg::NetEvent;
+use crate::console::event_stream::{EventStream, News};
+use crate::console::events::Event;
 use crate::execute;
 use crate::execute::logs::{self, Follow};
 use crate::session::Session;
 
 /// The pause between two requests.
 const PERIOD: Duration = Duration::from_secs(1);
-const CHANNEL: usize = 64;
 /// The first line of events as CSV.
 const EVENT_TITLES: &str = "at_ms,subject,text\n";
 
@@ -91,35 +86,26 @@ pub(super) async fn logs(
 
 /// Prints events as they happen.
 pub(super) async fn events(session: &Session, output: Output) -> Result<(), Failure> {
-    let (sender, mut news) = channel(CHANNEL);
-    tokio::spawn(follow(session.clone(), sender, Arc::new(Notify::new())));
-    let (mut events, mut shown, mut printed) = (Events::default(), None, 0);
+    let mut stream = EventStream::open(session);
     if output == Output::Csv {
         write(EVENT_TITLES)?;
     }
-    while let Some(event) = news.recv().await {
-        match event {
-            NetEvent::View(view) => {
-                if let Some(before) = shown.replace(view.clone()) {
-                    events.compare(&before, &view);
+    while let Some(news) = stream.next().await {
+        match news {
+            News::Events(events) => {
+                for event in &events {
+                    write(&line(event, output))?;
                 }
             }
-            NetEvent::Waiting { reason, attempt: 1, .. } => note(&reason, output),
-            NetEvent::Connecting | NetEvent::Confirmed | NetEvent::Waiting { .. } => {}
+            News::Waiting { attempt: 1, reason } => note(&reason, output),
+            News::Waiting { .. } => {}
         }
-        for event in events.list.iter().filter(|event| event.number > printed) {
-            write(&line(event, output))?;
-        }
-        printed = events.list.back().map_or(printed, |event| event.number);
     }
     Ok(())
 }
 
 fn line(event: &Event, output: Output) -> String {
-    let json = || {
-        let (at_ms, subject, text) = (event.at_ms, event.kind.to_owned(), event.text.clone());
-        to_json(&EventJson { at_ms, subject, text })
-    };
+    let json = || to_json(&EventJson::from(event));
     match output {
         Output::Table | Output::Wide => {
             format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text)

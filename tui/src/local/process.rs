@@ -102,10 +102,11 @@ pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<tok
     command.spawn()
 }
 
-/// Whether an environment variable is a setting of the daemon or of this program. The folder of models belongs to the user,
-/// not to a cluster.
+/// Whether an environment variable is a setting of the daemon or of this program. The folders of models and of their data
+/// belong to the user, not to a cluster.
 fn is_setting(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b"IDUNNO_") && name != "IDUNNO_MODELS_DIR"
+    let is_users = name == "IDUNNO_MODELS_DIR" || name == "IDUNNO_MODEL_DATA";
+    name.as_encoded_bytes().starts_with(b"IDUNNO_") && !is_users
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ model of a function or a class, `idunno.LocalCluster` starts a cluster on this m
 
 from typing import TYPE_CHECKING, Any
 
-from ._client import Client, Job, Results, connect
+from ._client import Client, Job, connect
 from ._errors import (
     Error,
     IncompleteWarning,
@@ -33,9 +33,11 @@ from ._local import LocalCluster
 from ._models import model
 from ._native import __version__
 from ._source import SourceError
+from ._streams import AsyncEvents, AsyncResults, Events, Results
 from ._types import (
     AddedModel,
     DeadLetter,
+    Event,
     Explanation,
     File,
     JobState,
@@ -50,16 +52,19 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
-    from ._async import AsyncClient, AsyncJob, AsyncResults
+    from ._async import AsyncClient, AsyncJob
 
 __all__ = [
     "AddedModel",
     "AsyncClient",
+    "AsyncEvents",
     "AsyncJob",
     "AsyncResults",
     "Client",
     "DeadLetter",
     "Error",
+    "Event",
+    "Events",
     "Explanation",
     "File",
     "IncompleteWarning",
@@ -91,7 +96,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Only programs that use coroutines pay for their library.
-    if name in ("AsyncClient", "AsyncJob", "AsyncResults"):
+    if name in ("AsyncClient", "AsyncJob"):
         from . import _async
 
         return getattr(_async, name)

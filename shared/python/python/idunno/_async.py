@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Unpack, overload
 
 from . import _frames
-from ._client import Bytes, PathText, rows_of
+from ._client import Bytes, PathText
 from ._core import Core, JobOptions
-from ._native import Operation, Rows
-from ._steps import adrive, until_done
+from ._steps import adrive
+from ._streams import AsyncEvents, AsyncResults
 from ._types import (
     AddedModel,
     DeadLetter,
@@ -105,6 +105,10 @@ class AsyncClient:
         """See `Client.members`."""
         return await adrive(self._core.members())
 
+    async def events(self) -> AsyncEvents:
+        """See `Client.events`: `async for event in await client.events()`."""
+        return AsyncEvents(await adrive(self._core.events()))
+
     async def command(self, *words: str) -> Any:
         """See `Client.command`."""
         return await adrive(self._core.call(*words))
@@ -176,27 +180,3 @@ class AsyncJob:
     async def delete(self) -> None:
         """See `Job.delete`."""
         await adrive(self._core.call("delete-job", "--yes", "--", self.id))
-
-
-class AsyncResults(AsyncIterator[Row]):
-    """The rows of a job. A step that is cancelled may be taken again: no row is lost."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._chunk: Iterator[Row] = iter(())
-        self._next: Operation | None = None
-
-    def __aiter__(self) -> AsyncResults:
-        return self
-
-    async def __anext__(self) -> Row:
-        while True:
-            for row in self._chunk:
-                return row
-            operation = self._next = self._next or self._rows.next()
-            await until_done(operation, is_cancelled=False)
-            self._next = None
-            lines = operation.result()
-            if lines is None:
-                raise StopAsyncIteration
-            self._chunk = iter(rows_of(lines))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Unpack, overload
 
 from . import _frames
 from ._core import Core, JobOptions
 from ._errors import Interrupted
-from ._native import Operation, Rows
 from ._steps import Steps, T, drive
+from ._streams import Events, Results
 from ._types import (
     AddedModel,
     DeadLetter,
@@ -150,6 +149,13 @@ class Client:
         """The members of the cluster."""
         return drive(self._core.members())
 
+    def events(self) -> Events:
+        """What happens in the cluster from now on, as it happens: elections, joins, deaths, jobs, models, copies.
+
+        An outage longer than the client's `timeout` raises `UnreachableError`; the iteration may go on after it.
+        """
+        return Events(drive(self._core.events()))
+
     def command(self, *words: str) -> Any:
         """Runs any command of the command line, and returns its document: `client.command("set-policy", "fifo")`."""
         return drive(self._core.call(*words))
@@ -180,7 +186,7 @@ class Job:
         `failed` gives those of queries that failed permanently only. A failed row that was retried is followed by its
         answer.
         """
-        return Results(self._core.native.rows(self.id, failed), self)
+        return Results(self._core.native.rows(self.id, failed), self._interrupted)
 
     def to_pandas(self, *, progress: bool | None = None) -> pandas.DataFrame:
         """Waits for the job; its rows as a data frame of pandas, in the order of the inputs."""
@@ -242,41 +248,3 @@ class Job:
         return Interrupted(
             f"{self.id} goes on without this wait: client.job({name!r}) attaches to it again, .cancel() ends it"
         )
-
-
-class Results(Iterator[Row]):
-    """The rows of a job. After Ctrl-C the iteration may go on: no row is lost."""
-
-    def __init__(self, rows: Rows, job: Job) -> None:
-        self._rows, self._job = rows, job
-        self._chunk: Iterator[Row] = iter(())
-        self._next: Operation | None = None
-
-    def __iter__(self) -> Results:
-        return self
-
-    def __next__(self) -> Row:
-        while True:
-            for row in self._chunk:
-                return row
-            operation = self._next = self._next or self._rows.next()
-            try:
-                operation.wait()
-            except KeyboardInterrupt:
-                raise self._job._interrupted() from None
-            self._next = None
-            lines = operation.result()
-            if lines is None:
-                raise StopIteration
-            self._chunk = iter(rows_of(lines))
-
-
-def rows_of(lines: bytes) -> list[Row]:
-    """The rows of a chunk: one JSON object a line.
-
-    >>> rows_of(b'{"query":0,"output":1}\\n{"query":1,"error":"no"}\\n')
-    [{'query': 0, 'output': 1}, {'query': 1, 'error': 'no'}]
-    """
-    # JSON has no line ends within a value. Read as one list, the lines take half the time.
-    rows: list[Row] = json.loads(b"[" + lines.rstrip(b"\n").replace(b"\n", b",") + b"]")
-    return rows

@@ -325,6 +325,13 @@ class Core:
         """`get-models`."""
         return (yield from self._items("get-models"))
 
+    def events(self) -> Steps[_native.Stream]:
+        """A stream of events, once the cluster has answered: what happens from then on is seen."""
+        stream = self.native.events()
+        # It begins with no event.
+        yield stream.next()
+        return stream
+
     def add_model(self, model: Any, name: str | None) -> Steps[AddedModel]:
         """`model add`."""
         made = None

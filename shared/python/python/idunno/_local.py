@@ -25,8 +25,9 @@ class LocalCluster:
 
     `dir` names a folder that is kept instead. `python` is a Python that has the package `idunno-model-server`: by
     default the one that `IDUNNO_MODEL_SERVER_PYTHON` names, otherwise this one. `model_servers=False` starts none:
-    such a cluster stores files. The daemon's program is the one that came with this package, otherwise that of the
-    folder that `IDUNNO_PROGRAMS` names, otherwise the first on the `PATH`.
+    such a cluster stores files. `gateway=True` starts a gateway for S3 and OpenAI's batch API, whose URL is `gateway`
+    then. The programs are those that came with this package, otherwise those of the folder that `IDUNNO_PROGRAMS`
+    names, otherwise the first on the `PATH`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class LocalCluster:
         dir: PathText | None = None,
         python: PathText | None = None,
         model_servers: bool = True,
+        gateway: bool = False,
         threads: int | None = None,
         timeout: float = 120,
     ) -> None:
@@ -43,6 +45,8 @@ class LocalCluster:
         self._kept = Path(dir).absolute() if dir is not None else None
         self._python, self._model_servers = python, model_servers
         self._threads, self._timeout = threads, timeout
+        self._with_gateway = gateway
+        self.gateway: str | None = None
         self.dir: Path | None = self._kept
 
     def __enter__(self) -> LocalCluster:
@@ -61,9 +65,11 @@ class LocalCluster:
             words += ["--model-server-python", str(self._python or _model_server_python())]
         if self._threads is not None:
             words += ["--threads", str(self._threads)]
+        if self._with_gateway:
+            words += ["--gateway"]
         self.dir = self._kept or Path(tempfile.mkdtemp(prefix="idunno-cluster-"))
         try:
-            self._run(*words, timeout=self._timeout)
+            self.gateway = self._run(*words, timeout=self._timeout)["gateway"]
         except BaseException:
             self.down()
             raise
@@ -107,7 +113,7 @@ class LocalCluster:
         options = ["--timeout", str(max(1, round(timeout)))] if timeout is not None else []
         program = [sys.executable, "-m", "idunno", "--dir", str(self._running()), "--output", "json"]
         # Settings of other clusters, and of daemons, are none of this one's.
-        kept = ("IDUNNO_MODELS_DIR", "IDUNNO_CONFIG_DIR")
+        kept = ("IDUNNO_MODELS_DIR", "IDUNNO_MODEL_DATA", "IDUNNO_CONFIG_DIR", "IDUNNO_PROGRAMS")
         environment = {name: value for name, value in os.environ.items() if name[:7] != "IDUNNO_" or name in kept}
         done = subprocess.run(
             [*program, *options, *words], capture_output=True, text=True, check=False, env=environment
@@ -119,7 +125,7 @@ class LocalCluster:
 
 def daemon_program() -> Path:
     """The daemon's program. Raises NotFoundError if there is none."""
-    found = _bundled("idunnod")
+    found = bundled("idunnod")
     programs = os.environ.get("IDUNNO_PROGRAMS")
     if found is None and programs:
         found = Path(programs, "idunnod")
@@ -134,8 +140,8 @@ def daemon_program() -> Path:
     return found.absolute()
 
 
-def _bundled(name: str) -> Path | None:
-    """A program that was installed with this package."""
+def bundled(name: str) -> Path | None:
+    """A program that was installed with this package, if it brought one."""
     from importlib.metadata import PackageNotFoundError, files
 
     try:

@@ -192,6 +192,14 @@ class Member(TypedDict):
     devices: list[Device]
 
 
+class Event(TypedDict):
+    """Something that happened in the cluster; `at_ms` counts from the epoch."""
+
+    at_ms: int
+    subject: Literal["election", "member", "worker", "job", "sharing", "model", "store"]
+    text: str
+
+
 class ModelOnMember(TypedDict):
     """A model's state on a member."""
 
