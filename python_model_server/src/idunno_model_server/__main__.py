@@ -165,7 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
             become_subreaper()  # of what runners leave behind
             raise_oom_score(OOM_SCORE)
         lower_priority(options.nice)
-        listener = listen_at(options.socket, options.socket_mode) if options.socket else listen(options.host, options.port)
+        listener = (
+            listen_at(options.socket, options.socket_mode) if options.socket else listen(options.host, options.port)
+        )
     except OSError as error:
         place = options.socket or f"{options.host} port {options.port}"
         print(f"cannot listen on {place}: {error}", file=sys.stderr)

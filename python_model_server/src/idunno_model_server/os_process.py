@@ -100,8 +100,8 @@ def listen(host: str, port: int) -> socket.socket:
 def listen_at(path: Path, mode: int) -> socket.socket:
     """A listening Unix socket in place of whatever has this name. Raises OSError.
 
-    Whoever may enter its folder and write to it, as its mode says, controls the server. The kernel takes no path of more than about 100 bytes: the socket
-    is named from its folder's descriptor.
+    Whoever may enter its folder and write to it, as its mode says, controls the server. The kernel takes no path of more
+    than about 100 bytes: the socket is named from its folder's descriptor.
     """
     path.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
