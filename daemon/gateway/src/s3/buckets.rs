@@ -67,6 +67,11 @@ impl Texts {
         if self.is_url { url_encoded(text) } else { text.to_owned() }
     }
 
+    /// An empty delimiter is none.
+    fn delimiter(&self, given: Option<String>) -> Option<String> {
+        given.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.text(&delimiter))
+    }
+
     fn prefixes(&self, entries: &[Entry]) -> Vec<CommonPrefix> {
         let prefixes = entries.iter().filter_map(|entry| match entry {
             Entry::Prefix(prefix) => Some(CommonPrefix { prefix: Some(self.text(prefix)) }),
@@ -145,6 +150,7 @@ impl Gateway {
     }
 
     pub(crate) async fn make_bucket(&self, store: &Store, bucket: &str) -> S3Result<CreateBucketOutput> {
+        names::check_bucket(bucket)?;
         if !self.has_bucket(store, bucket).await? {
             store.commit_record(names::bucket_record(bucket)?, Attributes::new(), None).await?;
         }
@@ -195,7 +201,7 @@ impl Gateway {
             is_truncated: Some(more),
             contents: Some(texts.objects(&entries, true)),
             common_prefixes: Some(texts.prefixes(&entries)),
-            delimiter: input.delimiter.map(|delimiter| texts.text(&delimiter)),
+            delimiter: texts.delimiter(input.delimiter),
             next_marker: next.map(|last| texts.text(last.text())),
             encoding_type: input.encoding_type,
             ..ListObjectsOutput::default()
@@ -210,7 +216,7 @@ impl Gateway {
         self.check_bucket(store, &input.bucket).await?;
         let texts = Texts::of(input.encoding_type.as_ref())?;
         let (max_keys, limit) = limits(input.max_keys)?;
-        let after = match &input.continuation_token {
+        let after = match input.continuation_token.as_deref().filter(|token| !token.is_empty()) {
             Some(token) => after_of(token)?,
             None => input.start_after.clone().unwrap_or_default(),
         };
@@ -233,7 +239,7 @@ impl Gateway {
             next_continuation_token: next,
             contents: Some(texts.objects(&entries, input.fetch_owner.unwrap_or(false))),
             common_prefixes: Some(texts.prefixes(&entries)),
-            delimiter: input.delimiter.map(|delimiter| texts.text(&delimiter)),
+            delimiter: texts.delimiter(input.delimiter),
             start_after: input.start_after.map(|after| texts.text(&after)),
             encoding_type: input.encoding_type,
             ..ListObjectsV2Output::default()
@@ -282,7 +288,7 @@ impl Gateway {
             next_key_marker: last.map(|last| texts.text(&last)),
             versions: Some(versions),
             common_prefixes: Some(texts.prefixes(&entries)),
-            delimiter: input.delimiter.map(|delimiter| texts.text(&delimiter)),
+            delimiter: texts.delimiter(input.delimiter),
             encoding_type: input.encoding_type,
             ..ListObjectVersionsOutput::default()
         })
