@@ -41,6 +41,45 @@ def test_a_deletion_of_all_versions_deletes_the_object(cluster, key, s3, bucket)
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
 
 
+def test_a_deletion_with_a_condition_deletes_nothing(s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    answer = refused(s3.delete_object, Bucket=bucket, Key="k", IfMatch=etag)
+    assert answer["Error"]["Code"] == "NotImplemented"
+    named = {"Objects": [{"Key": "k", "ETag": etag}]}
+    assert refused(s3.delete_objects, Bucket=bucket, Delete=named)["Error"]["Code"] == "NotImplemented"
+    assert s3.head_object(Bucket=bucket, Key="k")["ETag"] == etag
+
+
+def test_a_bucket_ends_with_its_unfinished_uploads(cluster, s3, bucket):
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"x")
+    s3.delete_bucket(Bucket=bucket)
+    again = refused(s3.list_parts, Bucket=bucket, Key="k", UploadId=upload)
+    assert again["Error"]["Code"] == "NoSuchUpload"
+
+
+def test_buckets_come_in_pages(s3, bucket):
+    names = [f"{bucket[:50]}-{n}" for n in range(3)]
+    for name in names:
+        s3.create_bucket(Bucket=name)
+    pages = s3.get_paginator("list_buckets").paginate(Prefix=f"{bucket[:50]}-", PaginationConfig={"PageSize": 2})
+    listed = [[one["Name"] for one in page["Buckets"]] for page in pages]
+    assert sum(listed, []) == sorted([*names, *(name for name in [bucket] if name.startswith(f"{bucket[:50]}-"))])
+    assert len(listed[0]) == 2
+
+
+def test_an_empty_md5_is_refused(s3, bucket):
+    def empty(params, **_):
+        params["headers"]["Content-MD5"] = ""
+
+    s3.meta.events.register("before-call.s3.PutObject", empty)
+    try:
+        answer = refused(s3.put_object, Bucket=bucket, Key="k", Body=b"x")
+    finally:
+        s3.meta.events.unregister("before-call.s3.PutObject", empty)
+    assert answer["Error"]["Code"] == "InvalidDigest"
+
+
 def test_an_error_names_its_request(s3, bucket):
     answer = refused(s3.get_object, Bucket=bucket, Key="none")
     headers, named = answer["ResponseMetadata"]["HTTPHeaders"], answer["ResponseMetadata"]["RequestId"]

@@ -1,20 +1,21 @@
 //! Buckets, and what is in them.
 
 use idunno_shared::folders::S3_UPLOADS;
+use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{Attributes, FileVersion};
 use percent::url_encoded;
 use s3s::dto::{
     Bucket, CommonPrefix, CreateBucketOutput, EncodingType, GetBucketAclOutput, Grant, Grantee,
-    HeadBucketOutput, ListBucketsOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput,
-    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass, ObjectVersion,
-    ObjectVersionStorageClass, Permission, Type,
+    HeadBucketOutput, ListBucketsInput, ListBucketsOutput, ListObjectVersionsInput, ListObjectVersionsOutput,
+    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass,
+    ObjectVersion, ObjectVersionStorageClass, Permission, Type,
 };
 use s3s::validation::{AwsNameValidation, NameValidation};
 use s3s::{S3ErrorCode, S3Result};
 
 use super::conditions::{strong, tag, timestamp};
 use super::gateway::{Gateway, owner};
-use super::listing::{ENTRIES_MAX, Entry, Listing, list};
+use super::listing::{ENTRIES_MAX, Entry, Listing, list, page};
 use super::names;
 use crate::errors::error;
 use crate::hex::hex;
@@ -123,7 +124,11 @@ fn after_of(token: &str) -> S3Result<String> {
 }
 
 impl Gateway {
-    pub(crate) async fn buckets(&self, store: &Store) -> S3Result<ListBucketsOutput> {
+    pub(crate) async fn buckets(
+        &self,
+        store: &Store,
+        input: ListBucketsInput,
+    ) -> S3Result<ListBucketsOutput> {
         let is_bucket = |name: &String| AwsNameValidation::new().validate_bucket_name(name);
         let mut names: Vec<String> = store.top_folders().await?;
         let records = names::bucket_records();
@@ -145,8 +150,21 @@ impl Gateway {
             bucket_region: Some(REGION.to_owned()),
             name: Some(name),
         };
-        let buckets = names.into_iter().map(bucket).collect();
-        Ok(ListBucketsOutput { buckets: Some(buckets), owner: Some(owner()), ..ListBucketsOutput::default() })
+        let after = match input.continuation_token.as_deref().filter(|token| !token.is_empty()) {
+            Some(token) => after_of(token)?,
+            None => String::new(),
+        };
+        let prefix = input.prefix.clone().unwrap_or_default();
+        names.retain(|name| name.starts_with(&prefix) && *name > after);
+        let limit = input.max_buckets.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let (page, more) = page(names.into_iter().map(bucket), limit);
+        let last = page.last().filter(|_| more).and_then(|last| last.name.as_deref());
+        Ok(ListBucketsOutput {
+            continuation_token: last.map(token_of),
+            buckets: Some(page),
+            owner: Some(owner()),
+            prefix: input.prefix,
+        })
     }
 
     pub(crate) async fn make_bucket(&self, store: &Store, bucket: &str) -> S3Result<CreateBucketOutput> {
@@ -166,13 +184,14 @@ impl Gateway {
         self.forget_bucket(bucket);
         self.check_bucket(store, bucket).await?;
         self.forget_bucket(bucket);
-        for prefix in [format!("{bucket}/"), format!("{S3_UPLOADS}{bucket}/")] {
-            if !store.list(&prefix, None, 1).await?.0.is_empty() {
-                let text = format!("the bucket '{bucket}' has objects or unfinished uploads");
-                return Err(error(S3ErrorCode::BucketNotEmpty, text));
-            }
+        if !store.list(&format!("{bucket}/"), None, 1).await?.0.is_empty() {
+            return Err(error(S3ErrorCode::BucketNotEmpty, format!("the bucket '{bucket}' has objects")));
         }
-        store.delete(&[names::bucket_record(bucket)?]).await
+        // Unfinished uploads do not keep a bucket, as on AWS: they are aborted.
+        let uploads = store.list_all(&format!("{S3_UPLOADS}{bucket}/"), usize::MAX).await?;
+        let mut names: Vec<FileName> = uploads.into_iter().map(|file| file.name).collect();
+        names.push(names::bucket_record(bucket)?);
+        store.delete(&names).await
     }
 
     pub(crate) async fn list_v1(

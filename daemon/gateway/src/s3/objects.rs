@@ -35,12 +35,17 @@ pub(crate) fn body_length<T>(request: &S3Request<T>) -> Option<u64> {
     get("x-amz-decoded-content-length").or_else(|| get("content-length"))
 }
 
+/// The MD5 that a request announces of its body. s3s takes an empty header for none.
+pub(crate) fn announced_md5<T>(request: &S3Request<T>) -> Option<String> {
+    request.headers.get("content-md5").and_then(|md5| md5.to_str().ok()).map(str::to_owned)
+}
+
 /// What a request of s3s announces of its body.
 macro_rules! announced {
     ($request:expr) => {
         $crate::ingest::Announced {
             length: body_length(&$request),
-            md5: $request.input.content_md5.take(),
+            md5: announced_md5(&$request),
             sums: s3s::dto::Checksum {
                 checksum_crc32: $request.input.checksum_crc32.take(),
                 checksum_crc32c: $request.input.checksum_crc32c.take(),
@@ -368,6 +373,12 @@ impl Gateway {
         if input.delete.objects.is_empty() || input.delete.objects.len() > 1_000 {
             return Err(error(S3ErrorCode::MalformedXML, "1 to 1,000 objects are deleted at once"));
         }
+        let is_conditional = |object: &ObjectIdentifier| {
+            object.e_tag.is_some() || object.size.is_some() || object.last_modified_time.is_some()
+        };
+        if input.delete.objects.iter().any(is_conditional) {
+            return Err(conditional_deletion());
+        }
         let (mut rows, mut deleted, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (key, versions) in by_key(input.delete.objects) {
             let Ok(name) = names::object(bucket, &key) else {
@@ -403,6 +414,12 @@ impl Gateway {
             ..DeleteObjectsOutput::default()
         })
     }
+}
+
+/// The metadata log does not compare on deletion. To compare before it would delete what another writer puts in between, and to ignore the
+/// condition what the program wants to keep.
+pub(super) fn conditional_deletion() -> S3Error {
+    error(S3ErrorCode::NotImplemented, "a deletion has no conditions: delete without one")
 }
 
 /// The objects of a deletion by their keys, each with the versions that are named.
