@@ -55,14 +55,18 @@ class OverS3:
 
     def put_all(self, folder: Path, name: str) -> None:
         def put(path: Path) -> None:
-            self.s3.put_object(Bucket="figures", Key=f"{name}/{path.name}", Body=path.read_bytes())
+            self.s3.put_object(
+                Bucket="figures", Key=f"{name}/{path.name}", Body=path.read_bytes()
+            )
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(put, sorted(folder.iterdir())))
 
     def get_all(self, names: list[str], name: str, folder: Path) -> None:
         def get(one: str) -> None:
-            body = self.s3.get_object(Bucket="figures", Key=f"{name}/{one}")["Body"].read()
+            body = self.s3.get_object(Bucket="figures", Key=f"{name}/{one}")[
+                "Body"
+            ].read()
             (folder / one).write_bytes(body)
 
         folder.mkdir()
@@ -98,7 +102,9 @@ def timed(action, *arguments) -> float:
     return time.monotonic() - started
 
 
-def one_round(number: int, way, directory: Path, large_mib: int, small_count: int) -> dict[str, float]:
+def one_round(
+    number: int, way, directory: Path, large_mib: int, small_count: int
+) -> dict[str, float]:
     """Writes and reads back, compares, and answers the seconds of each step."""
     content = random.Random(f"{way.name} {number}")
     source, back = directory / "source", directory / "back"
@@ -121,7 +127,9 @@ def one_round(number: int, way, directory: Path, large_mib: int, small_count: in
     }
     assert subprocess.run(["cmp", large, back / "large"]).returncode == 0
     for name in names:
-        assert (source / "small" / name).read_bytes() == (back / "small" / name).read_bytes(), name
+        assert (source / "small" / name).read_bytes() == (
+            back / "small" / name
+        ).read_bytes(), name
     shutil.rmtree(source)
     shutil.rmtree(back)
     return seconds
@@ -131,8 +139,20 @@ def start_other(program: str, directory: Path) -> tuple[subprocess.Popen, OverS3
     """Starts s3s-fs over a folder of the same disk."""
     key, folder = Key("AKEXAMPLE", "SKEXAMPLE"), directory / "other"
     folder.mkdir()
-    command = [program, "--host", "127.0.0.1", "--port", "8014", "--access-key", key.id, "--secret-key", key.secret]
-    process = subprocess.Popen([*command, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        program,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "8014",
+        "--access-key",
+        key.id,
+        "--secret-key",
+        key.secret,
+    ]
+    process = subprocess.Popen(
+        [*command, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
     def is_up() -> bool:
         try:
@@ -155,22 +175,33 @@ def main() -> None:
     asked = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="figures-"))
     (directory / "cluster").mkdir(mode=0o700)
-    cluster = Cluster(Path(os.environ["IDUNNO_PROGRAMS"]), directory / "cluster", members=asked.members)
+    cluster = Cluster(
+        Path(os.environ["IDUNNO_PROGRAMS"]),
+        directory / "cluster",
+        members=asked.members,
+    )
     other = None
     try:
         cluster.start()
-        ways = [OverS3("gateway", cluster.endpoint, cluster.key("tester")), Native(cluster)]
+        ways = [
+            OverS3("gateway", cluster.endpoint, cluster.key("tester")),
+            Native(cluster),
+        ]
         if asked.other:
             other, way = start_other(asked.other, directory)
             ways.append(way)
         rows: dict[tuple[str, str], list[float]] = {}
         for number in range(asked.rounds):
             for way in ways:
-                for step, seconds in one_round(number, way, directory, asked.large_mib, asked.small).items():
+                for step, seconds in one_round(
+                    number, way, directory, asked.large_mib, asked.small
+                ).items():
                     rows.setdefault((step, way.name), []).append(seconds)
                     print(f"# {number} {way.name} {step} {seconds:.2f} s", flush=True)
         for (step, name), all_seconds in rows.items():
-            mib = asked.large_mib if "1 file" in step else asked.small * SMALL_BYTES / MIB
+            mib = (
+                asked.large_mib if "1 file" in step else asked.small * SMALL_BYTES / MIB
+            )
             speeds = [mib / seconds for seconds in all_seconds]
             line = f"{step:10} {name:8} {statistics.median(speeds):7.1f} MiB/s ({min(speeds):.1f} to {max(speeds):.1f})"
             if "small" in step:

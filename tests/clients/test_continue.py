@@ -12,7 +12,9 @@ def answers(cluster, target, body: bytes) -> list[str]:
     """Asks, sends the body once it may, and answers the heads of all responses."""
     host = cluster.endpoint.removeprefix("http://")
     head = f"PUT {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", cluster.port), timeout=30) as connection:
+    with socket.create_connection(
+        ("127.0.0.1", cluster.port), timeout=30
+    ) as connection:
         connection.sendall(head.encode())
         stream, heads = connection.makefile("rb"), []
         while not heads or heads[-1].startswith("HTTP/1.1 100"):
@@ -23,10 +25,14 @@ def answers(cluster, target, body: bytes) -> list[str]:
         return heads
 
 
-def test_an_empty_body_is_answered_at_once_and_ends_the_connection(cluster, key, bucket):
+def test_an_empty_body_is_answered_at_once_and_ends_the_connection(
+    cluster, key, bucket
+):
     # Nothing but the host is signed.
     s3 = client_of(cluster, key, signature_version="s3v4")
-    signed = urlsplit(s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"}))
+    signed = urlsplit(
+        s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"})
+    )
     target = f"{signed.path}?{signed.query}"
     (only,) = answers(cluster, target, b"")
     assert only.startswith("HTTP/1.1 200") and "connection: close" in only.lower()
@@ -54,6 +60,10 @@ for body in (b"", b"abc", b"", b"de"):
 def test_what_follows_an_empty_object_has_its_etag(environment, bucket):
     """awscli brings its own botocore, which carries the status of a response without `100 Continue` over to the next request."""
     done = subprocess.run(
-        [sys.executable, "-c", PUTS, bucket], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PUTS, bucket],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr

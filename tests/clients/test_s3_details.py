@@ -16,15 +16,24 @@ def refused(call, **arguments) -> dict:
 
 
 def test_a_deletion_of_all_versions_deletes_the_object(cluster, key, s3, bucket):
-    ids = [s3.put_object(Bucket=bucket, Key="k", Body=str(n).encode())["VersionId"] for n in range(3)]
+    ids = [
+        s3.put_object(Bucket=bucket, Key="k", Body=str(n).encode())["VersionId"]
+        for n in range(3)
+    ]
     for some in ([ids[2]], ids[:2]):
         named = {"Objects": [{"Key": "k", "VersionId": version} for version in some]}
         answer = s3.delete_objects(Bucket=bucket, Delete=named)
-        assert {error["Code"] for error in answer["Errors"]} == {"NotImplemented"}, "some of them are not deleted alone"
+        assert {error["Code"] for error in answer["Errors"]} == {"NotImplemented"}, (
+            "some of them are not deleted alone"
+        )
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"2"
     never = "9.0123456789abcdef"
-    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": never}]})
-    assert answer["Deleted"] == [{"Key": "k", "VersionId": never}], "what is not there is deleted"
+    answer = s3.delete_objects(
+        Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": never}]}
+    )
+    assert answer["Deleted"] == [{"Key": "k", "VersionId": never}], (
+        "what is not there is deleted"
+    )
     assert len(s3.list_object_versions(Bucket=bucket)["Versions"]) == 3
     s3.put_object(Bucket=bucket, Key="once", Body=b"x")
     resource = boto3.resource(
@@ -46,7 +55,10 @@ def test_a_deletion_with_a_condition_deletes_nothing(s3, bucket):
     answer = refused(s3.delete_object, Bucket=bucket, Key="k", IfMatch=etag)
     assert answer["Error"]["Code"] == "NotImplemented"
     named = {"Objects": [{"Key": "k", "ETag": etag}]}
-    assert refused(s3.delete_objects, Bucket=bucket, Delete=named)["Error"]["Code"] == "NotImplemented"
+    assert (
+        refused(s3.delete_objects, Bucket=bucket, Delete=named)["Error"]["Code"]
+        == "NotImplemented"
+    )
     assert s3.head_object(Bucket=bucket, Key="k")["ETag"] == etag
 
 
@@ -62,9 +74,13 @@ def test_buckets_come_in_pages(s3, bucket):
     names = [f"{bucket[:50]}-{n}" for n in range(3)]
     for name in names:
         s3.create_bucket(Bucket=name)
-    pages = s3.get_paginator("list_buckets").paginate(Prefix=f"{bucket[:50]}-", PaginationConfig={"PageSize": 2})
+    pages = s3.get_paginator("list_buckets").paginate(
+        Prefix=f"{bucket[:50]}-", PaginationConfig={"PageSize": 2}
+    )
     listed = [[one["Name"] for one in page["Buckets"]] for page in pages]
-    assert sum(listed, []) == sorted([*names, *(name for name in [bucket] if name.startswith(f"{bucket[:50]}-"))])
+    assert sum(listed, []) == sorted(
+        [*names, *(name for name in [bucket] if name.startswith(f"{bucket[:50]}-"))]
+    )
     assert len(listed[0]) == 2
 
 
@@ -82,7 +98,10 @@ def test_an_empty_md5_is_refused(s3, bucket):
 
 def test_an_error_names_its_request(s3, bucket):
     answer = refused(s3.get_object, Bucket=bucket, Key="none")
-    headers, named = answer["ResponseMetadata"]["HTTPHeaders"], answer["ResponseMetadata"]["RequestId"]
+    headers, named = (
+        answer["ResponseMetadata"]["HTTPHeaders"],
+        answer["ResponseMetadata"]["RequestId"],
+    )
     assert re.fullmatch("[0-9A-F]{16}", headers["x-amz-request-id"])
     assert named == headers["x-amz-request-id"]
 
@@ -104,14 +123,18 @@ def test_an_empty_delimiter_or_token_is_none(s3, bucket):
     s3.put_object(Bucket=bucket, Key="a/b", Body=b"x")
     for call in (s3.list_objects, s3.list_objects_v2):
         listed = call(Bucket=bucket, Delimiter="")
-        assert [row["Key"] for row in listed["Contents"]] == ["a/b"] and "Delimiter" not in listed
+        assert [row["Key"] for row in listed["Contents"]] == [
+            "a/b"
+        ] and "Delimiter" not in listed
     listed = s3.list_objects_v2(Bucket=bucket, ContinuationToken="")
     assert [row["Key"] for row in listed["Contents"]] == ["a/b"]
 
 
 @pytest.mark.parametrize("name", ["foo.-bar", "foo-.bar"])
 def test_a_part_of_a_buckets_name_ends_with_no_dash(s3, name):
-    assert refused(s3.create_bucket, Bucket=name)["Error"]["Code"] == "InvalidBucketName"
+    assert (
+        refused(s3.create_bucket, Bucket=name)["Error"]["Code"] == "InvalidBucketName"
+    )
 
 
 def test_pages_of_other_origins_are_refused(cluster, bucket):

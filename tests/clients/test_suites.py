@@ -22,17 +22,30 @@ from suites_expected import E2E_FAILS, FAILS, MARKS_NOT_MEANT
 SUITE_S = 3_600
 
 
-def compared(capsys, suite: str, passed: set[str], failed: set[str], fails: dict[str, list[str]], not_run: int) -> None:
+def compared(
+    capsys,
+    suite: str,
+    passed: set[str],
+    failed: set[str],
+    fails: dict[str, list[str]],
+    not_run: int,
+) -> None:
     """Prints the numbers of a suite, and compares its failures with those that have a reason."""
 
     def reason(test: str) -> str | None:
-        fits = (why for why, patterns in fails.items() if any(fnmatch(test, pattern) for pattern in patterns))
+        fits = (
+            why
+            for why, patterns in fails.items()
+            if any(fnmatch(test, pattern) for pattern in patterns)
+        )
         return next(fits, None)
 
     counts = Counter(reason(test) for test in failed)
     without = sorted(test for test in failed if reason(test) is None)
     with capsys.disabled():
-        print(f"\n{suite}: {len(passed)} passed, {len(failed)} failed, {not_run} not meant")
+        print(
+            f"\n{suite}: {len(passed)} passed, {len(failed)} failed, {not_run} not meant"
+        )
         for why, count in counts.most_common():
             print(f"  {count:3} {why or f'without a reason: {without}'}")
     assert not without
@@ -55,7 +68,9 @@ def test_s3s_e2e(environment, capsys, tmp_path):
     for suite in json.loads(report.read_text())["suites"]:
         for fixture in suite["fixtures"]:
             for case in fixture["cases"]:
-                (passed if case["passed"] else failed).add(f"{suite['name']}/{fixture['name']}/{case['name']}")
+                (passed if case["passed"] else failed).add(
+                    f"{suite['name']}/{fixture['name']}/{case['name']}"
+                )
     assert passed or failed, done.stdout + done.stderr
     compared(capsys, "s3s-e2e", passed, failed, E2E_FAILS, 0)
 
@@ -81,7 +96,18 @@ def test_s3_tests(cluster, key, environment, capsys, tmp_path):
     marks = " or ".join(MARKS_NOT_MEANT)
     files = ["s3tests/functional/test_s3.py", "s3tests/functional/test_headers.py"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--junit-xml", report, "-m", f"not ({marks})"]
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "--junit-xml",
+            report,
+            "-m",
+            f"not ({marks})",
+        ]
         + files,
         env={**environment, "S3TEST_CONF": str(config)},
         cwd=checkout,
@@ -98,6 +124,16 @@ def test_s3_tests(cluster, key, environment, capsys, tmp_path):
             (failed if wrong else passed).add(case.get("name"))
     (tmp_path / "output").write_text(done.stdout)
     summary = done.stdout.strip().splitlines()[-1]
-    deselected = next((int(part.split()[0]) for part in summary.split(", ") if "deselected" in part), 0)
+    deselected = next(
+        (int(part.split()[0]) for part in summary.split(", ") if "deselected" in part),
+        0,
+    )
     assert len(passed) + len(failed) > 100, summary
-    compared(capsys, f"s3-tests of {Path(checkout).name}", passed - failed, failed, FAILS, deselected)
+    compared(
+        capsys,
+        f"s3-tests of {Path(checkout).name}",
+        passed - failed,
+        failed,
+        FAILS,
+        deselected,
+    )
