@@ -7,9 +7,10 @@
 #
 # Further arguments go to pytest. IDUNNO_PROGRAMS names a folder with idunno and idunnod, and perhaps idunno-gateway, in place of building them
 # (with the features parquet and references);
-# IDUNNO_WHEELS one with the Python client's wheel; IDUNNO_TEST_PYTHON a Python with the model server; IDUNNO_CLIENTS_VENV another place of the environments; IDUNNO_CLIENTS_PARTS the parts
-# of 16 MiB of the large upload (64), IDUNNO_CLIENTS_LINES the lines of the large batch (10000), IDUNNO_EXAMPLES_REVIEWS the reviews of the
-# notebook (2000).
+# IDUNNO_WHEELS one with the Python client's wheel; IDUNNO_TEST_PYTHON a Python with the model server; IDUNNO_CLIENTS_VENV another
+# place of the environments; IDUNNO_CLIENTS_PARTS the parts of 16 MiB of the large upload (64), IDUNNO_CLIENTS_LINES the lines of the
+# large batch (10000), IDUNNO_EXAMPLES_REVIEWS the reviews of the notebook (2000). S3_TESTS names a clone of ceph/s3-tests, and
+# S3S_E2E the program s3s-e2e: without them these public suites of S3 are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

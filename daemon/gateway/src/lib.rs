@@ -15,6 +15,7 @@ pub mod ingest;
 pub mod keys;
 pub mod memory;
 pub mod openai;
+pub mod request_id;
 pub mod s3;
 pub mod server;
 pub mod store;

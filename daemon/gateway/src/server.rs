@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,16 +21,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, HttpError, StdError};
+use s3s::{Body, HttpError, S3Error, S3ErrorCode, StdError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::errors::slow_down;
+use crate::errors::{error, slow_down};
 use crate::keys::{Gate, Keys};
 use crate::openai::{Door, is_of_door};
+use crate::request_id;
 use crate::s3::chunked::Reframer;
 use crate::s3::gateway::Gateway;
 
@@ -127,18 +128,59 @@ impl Server {
             let text = format!("{} requests are being answered already", self.requests_max);
             return slow_down(text).to_http_response().map_err(|failed| HttpError::new(Box::new(failed)));
         };
-        let response = if is_of_door(request.uri().path()) {
+        let waits = waits_for_nothing(&request);
+        let mut response = if is_of_door(request.uri().path()) {
             self.openai.answer(request).await
         } else {
-            self.service.call(reframed(request)).await?
+            let response = match without_cors(&request) {
+                Some(refused) => {
+                    refused.to_http_response().map_err(|failed| HttpError::new(Box::new(failed)))?
+                }
+                None => self.service.call(reframed(request)).await?,
+            };
+            match request_id::new() {
+                Some(id) => request_id::add(response, &id),
+                None => response,
+            }
         };
+        if waits {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         Ok(response.map(|body| Body::http_body_unsync(Counted { body, _permit: permit })))
     }
 }
 
+/// Whether a program asks to go on before it sends a body that is empty. Such a request gets its response at once, without a `100 Continue`
+/// before it, and its connection is closed: awscli 1.46 carries the status over to the next request that asks, takes that one's status
+/// line for a header, and finds no `ETag`.
+fn waits_for_nothing(request: &Request<impl http_body::Body>) -> bool {
+    request.headers().contains_key(header::EXPECT) && request.body().is_end_stream()
+}
+
+/// The answer to a browser that asks whether a page of another origin may send a request: none may.
+fn without_cors(request: &Request<impl http_body::Body>) -> Option<S3Error> {
+    if request.method() != Method::OPTIONS {
+        return None;
+    }
+    if !request.headers().contains_key(header::ORIGIN) {
+        let mut refused = error(S3ErrorCode::InvalidRequest, "OPTIONS needs the header Origin");
+        if let Some(code) = S3ErrorCode::from_bytes(b"BadRequest") {
+            refused.set_code(code);
+        }
+        refused.set_status_code(StatusCode::BAD_REQUEST);
+        return Some(refused);
+    }
+    let mut refused = error(S3ErrorCode::AccessDenied, "no bucket allows requests of other origins (CORS)");
+    if let Some(code) = S3ErrorCode::from_bytes(b"AccessForbidden") {
+        refused.set_code(code);
+    }
+    refused.set_status_code(StatusCode::FORBIDDEN);
+    Some(refused)
+}
+
 /// The request as s3s is to read it.
 fn reframed(request: Request<Incoming>) -> Request<Body> {
-    let hash = request.headers().get("x-amz-content-sha256").map(http::HeaderValue::as_bytes);
+    let hash = request.headers().get("x-amz-content-sha256").map(HeaderValue::as_bytes);
     let is_chunked = hash.is_some_and(|hash| hash.starts_with(b"STREAMING-"));
     if is_chunked {
         request.map(|body| {

@@ -65,7 +65,8 @@ macro_rules! set_headers {
 }
 pub(crate) use set_headers;
 
-fn http_date(time: &Timestamp) -> Option<String> {
+/// A time as HTTP has it.
+pub(crate) fn http_date(time: &Timestamp) -> Option<String> {
     let mut text = Vec::new();
     time.format(TimestampFormat::HttpDate, &mut text).ok()?;
     String::from_utf8(text).ok()
@@ -120,7 +121,7 @@ impl Headers {
 /// An encoding without that of the request's body.
 fn without_framing(encoding: &str) -> String {
     let parts = encoding.split(',').map(str::trim).filter(|part| !part.eq_ignore_ascii_case(FRAMING));
-    parts.collect::<Vec<_>>().join(",")
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -139,6 +140,9 @@ mod tests {
         assert_eq!(Headers::of(&headers.clone().into_attributes().unwrap()), headers);
         let framed = Headers { content_encoding: Some("aws-chunked, gzip".into()), ..headers.clone() };
         assert_eq!(Headers::of(&framed.into_attributes().unwrap()), headers);
+        let several =
+            Headers { content_encoding: Some("deflate, aws-chunked, gzip".into()), ..Headers::default() };
+        assert_eq!(several.into_attributes().unwrap()["content-encoding"], "deflate, gzip");
         let only = Headers { content_encoding: Some("aws-chunked".into()), ..Headers::default() };
         assert!(only.into_attributes().unwrap().is_empty());
     }

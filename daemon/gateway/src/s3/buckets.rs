@@ -1,20 +1,21 @@
 //! Buckets, and what is in them.
 
 use idunno_shared::folders::S3_UPLOADS;
+use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{Attributes, FileVersion};
 use percent::url_encoded;
 use s3s::dto::{
     Bucket, CommonPrefix, CreateBucketOutput, EncodingType, GetBucketAclOutput, Grant, Grantee,
-    HeadBucketOutput, ListBucketsOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput,
-    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass, ObjectVersion,
-    ObjectVersionStorageClass, Permission, Type,
+    HeadBucketOutput, ListBucketsInput, ListBucketsOutput, ListObjectVersionsInput, ListObjectVersionsOutput,
+    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass,
+    ObjectVersion, ObjectVersionStorageClass, Permission, Type,
 };
 use s3s::validation::{AwsNameValidation, NameValidation};
 use s3s::{S3ErrorCode, S3Result};
 
 use super::conditions::{strong, tag, timestamp};
 use super::gateway::{Gateway, owner};
-use super::listing::{ENTRIES_MAX, Entry, Listing, list};
+use super::listing::{ENTRIES_MAX, Entry, Listing, list, page};
 use super::names;
 use crate::errors::error;
 use crate::hex::hex;
@@ -65,6 +66,11 @@ impl Texts {
 
     fn text(&self, text: &str) -> String {
         if self.is_url { url_encoded(text) } else { text.to_owned() }
+    }
+
+    /// An empty delimiter is none.
+    fn delimiter(&self, given: Option<String>) -> Option<String> {
+        given.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.text(&delimiter))
     }
 
     fn prefixes(&self, entries: &[Entry]) -> Vec<CommonPrefix> {
@@ -118,7 +124,11 @@ fn after_of(token: &str) -> S3Result<String> {
 }
 
 impl Gateway {
-    pub(crate) async fn buckets(&self, store: &Store) -> S3Result<ListBucketsOutput> {
+    pub(crate) async fn buckets(
+        &self,
+        store: &Store,
+        input: ListBucketsInput,
+    ) -> S3Result<ListBucketsOutput> {
         let is_bucket = |name: &String| AwsNameValidation::new().validate_bucket_name(name);
         let mut names: Vec<String> = store.top_folders().await?;
         let records = names::bucket_records();
@@ -140,11 +150,25 @@ impl Gateway {
             bucket_region: Some(REGION.to_owned()),
             name: Some(name),
         };
-        let buckets = names.into_iter().map(bucket).collect();
-        Ok(ListBucketsOutput { buckets: Some(buckets), owner: Some(owner()), ..ListBucketsOutput::default() })
+        let after = match input.continuation_token.as_deref().filter(|token| !token.is_empty()) {
+            Some(token) => after_of(token)?,
+            None => String::new(),
+        };
+        let prefix = input.prefix.clone().unwrap_or_default();
+        names.retain(|name| name.starts_with(&prefix) && *name > after);
+        let limit = input.max_buckets.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let (page, more) = page(names.into_iter().map(bucket), limit);
+        let last = page.last().filter(|_| more).and_then(|last| last.name.as_deref());
+        Ok(ListBucketsOutput {
+            continuation_token: last.map(token_of),
+            buckets: Some(page),
+            owner: Some(owner()),
+            prefix: input.prefix,
+        })
     }
 
     pub(crate) async fn make_bucket(&self, store: &Store, bucket: &str) -> S3Result<CreateBucketOutput> {
+        names::check_bucket(bucket)?;
         if !self.has_bucket(store, bucket).await? {
             store.commit_record(names::bucket_record(bucket)?, Attributes::new(), None).await?;
         }
@@ -160,13 +184,14 @@ impl Gateway {
         self.forget_bucket(bucket);
         self.check_bucket(store, bucket).await?;
         self.forget_bucket(bucket);
-        for prefix in [format!("{bucket}/"), format!("{S3_UPLOADS}{bucket}/")] {
-            if !store.list(&prefix, None, 1).await?.0.is_empty() {
-                let text = format!("the bucket '{bucket}' has objects or unfinished uploads");
-                return Err(error(S3ErrorCode::BucketNotEmpty, text));
-            }
+        if !store.list(&format!("{bucket}/"), None, 1).await?.0.is_empty() {
+            return Err(error(S3ErrorCode::BucketNotEmpty, format!("the bucket '{bucket}' has objects")));
         }
-        store.delete(&[names::bucket_record(bucket)?]).await
+        // Unfinished uploads do not keep a bucket, as on AWS: they are aborted.
+        let uploads = store.list_all(&format!("{S3_UPLOADS}{bucket}/"), usize::MAX).await?;
+        let mut names: Vec<FileName> = uploads.into_iter().map(|file| file.name).collect();
+        names.push(names::bucket_record(bucket)?);
+        store.delete(&names).await
     }
 
     pub(crate) async fn list_v1(
@@ -195,7 +220,7 @@ impl Gateway {
             is_truncated: Some(more),
             contents: Some(texts.objects(&entries, true)),
             common_prefixes: Some(texts.prefixes(&entries)),
-            delimiter: input.delimiter.map(|delimiter| texts.text(&delimiter)),
+            delimiter: texts.delimiter(input.delimiter),
             next_marker: next.map(|last| texts.text(last.text())),
             encoding_type: input.encoding_type,
             ..ListObjectsOutput::default()
@@ -210,7 +235,7 @@ impl Gateway {
         self.check_bucket(store, &input.bucket).await?;
         let texts = Texts::of(input.encoding_type.as_ref())?;
         let (max_keys, limit) = limits(input.max_keys)?;
-        let after = match &input.continuation_token {
+        let after = match input.continuation_token.as_deref().filter(|token| !token.is_empty()) {
             Some(token) => after_of(token)?,
             None => input.start_after.clone().unwrap_or_default(),
         };
@@ -233,7 +258,7 @@ impl Gateway {
             next_continuation_token: next,
             contents: Some(texts.objects(&entries, input.fetch_owner.unwrap_or(false))),
             common_prefixes: Some(texts.prefixes(&entries)),
-            delimiter: input.delimiter.map(|delimiter| texts.text(&delimiter)),
+            delimiter: texts.delimiter(input.delimiter),
             start_after: input.start_after.map(|after| texts.text(&after)),
             encoding_type: input.encoding_type,
             ..ListObjectsV2Output::default()
@@ -282,7 +307,7 @@ impl Gateway {
             next_key_marker: last.map(|last| texts.text(&last)),
             versions: Some(versions),
             common_prefixes: Some(texts.prefixes(&entries)),
-            delimiter: input.delimiter.map(|delimiter| texts.text(&delimiter)),
+            delimiter: texts.delimiter(input.delimiter),
             encoding_type: input.encoding_type,
             ..ListObjectVersionsOutput::default()
         })

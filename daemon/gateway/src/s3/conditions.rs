@@ -1,10 +1,12 @@
 //! Conditions of requests: on what is read, and on what is written over.
 
+use http::{HeaderMap, HeaderValue, header};
 use idunno_shared::wire::control::{Expected, FileVersion};
 use s3s::dto::{ETag, ETagCondition, Timestamp};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 use time::OffsetDateTime;
 
+use super::attributes::http_date;
 use super::names;
 use crate::errors::error;
 
@@ -39,8 +41,15 @@ fn matches(condition: &ETagCondition, tag: &str) -> bool {
     }
 }
 
-fn not_modified() -> S3Error {
-    S3Error::new(S3ErrorCode::NotModified)
+/// A program keeps what it has, and learns its tag (RFC 9110, section 15.4.5).
+fn not_modified(tag: &str, modified: &Timestamp) -> S3Error {
+    let mut error = S3Error::new(S3ErrorCode::NotModified);
+    let date = http_date(modified);
+    let named = [(header::ETAG, Some(format!("\"{tag}\""))), (header::LAST_MODIFIED, date)];
+    let headers =
+        named.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text?).ok()?)));
+    error.set_headers(headers.collect::<HeaderMap>());
+    error
 }
 
 fn failed(condition: &str) -> S3Error {
@@ -57,8 +66,8 @@ impl ReadConditions {
             _ => {}
         }
         match (&self.if_none_match, &self.if_modified_since) {
-            (Some(condition), _) if matches(condition, &tag) => Err(not_modified()),
-            (None, Some(since)) if modified <= *since => Err(not_modified()),
+            (Some(condition), _) if matches(condition, &tag) => Err(not_modified(&tag, &modified)),
+            (None, Some(since)) if modified <= *since => Err(not_modified(&tag, &modified)),
             _ => Ok(()),
         }
     }
@@ -145,6 +154,11 @@ mod tests {
             code(ReadConditions { if_none_match: Some(etag("abc")), ..none() }),
             Err(S3ErrorCode::NotModified)
         );
+        let kept =
+            ReadConditions { if_none_match: Some(etag("abc")), ..none() }.check(&version()).unwrap_err();
+        let headers = kept.headers().unwrap();
+        assert_eq!(headers[header::ETAG], "\"abc\"");
+        assert_eq!(headers[header::LAST_MODIFIED], "Mon, 23 Nov 2026 04:22:03 GMT");
         let other =
             ReadConditions { if_none_match: Some(etag("x")), if_modified_since: new.clone(), ..none() };
         assert_eq!(code(other), Ok(()));

@@ -33,6 +33,7 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use self::buckets::{bucket_acl, full_control};
 use self::gateway::{Gateway, owner};
 use self::names::UploadName;
+use self::objects::conditional_deletion;
 
 type Answer<T> = S3Result<S3Response<T>>;
 
@@ -40,7 +41,7 @@ type Answer<T> = S3Result<S3Response<T>>;
 impl S3 for Gateway {
     async fn list_buckets(&self, request: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
         let store = self.store(request.credentials.as_ref())?;
-        self.buckets(&store).await.map(S3Response::new)
+        self.buckets(&store, request.input).await.map(S3Response::new)
     }
 
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
@@ -136,6 +137,10 @@ impl S3 for Gateway {
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
         let store = self.store(request.credentials.as_ref())?;
         let DeleteObjectInput { bucket, key, version_id, .. } = &request.input;
+        let DeleteObjectInput { if_match, if_match_size, if_match_last_modified_time, .. } = &request.input;
+        if if_match.is_some() || if_match_size.is_some() || if_match_last_modified_time.is_some() {
+            return Err(conditional_deletion());
+        }
         self.remove(&store, bucket, key, version_id.as_deref()).await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }

@@ -5,6 +5,7 @@
 //!
 //! Bounds: [`PARTS_MAX`] parts, each but the last of [`PART_BYTES_MIN`].
 
+use std::ops::Range;
 use std::sync::PoisonError;
 
 use idunno_shared::ids::Digest;
@@ -21,7 +22,7 @@ use super::attributes::{UPLOAD, headers_of};
 use super::conditions::{ReadConditions, expected, strong, tag};
 use super::gateway::Gateway;
 use super::names::{self, UploadName};
-use super::objects::{announced, body_length, copy_source, set_sums, trailer};
+use super::objects::{announced, announced_md5, body_length, copy_source, set_sums, trailer};
 use crate::errors::{error, slow_down};
 use crate::ingest::{Announced, Received, etag_of_parts, receive};
 use crate::store::{NewVersion, Store, unplaced};
@@ -170,16 +171,8 @@ impl Gateway {
             if_unmodified_since: input.copy_source_if_unmodified_since.take(),
         };
         conditions.check_source(&source)?;
-        let wrong = |_| {
-            error(
-                S3ErrorCode::InvalidArgument,
-                "x-amz-copy-source-range is not bytes=FIRST-LAST of the source",
-            )
-        };
         let range = match &input.copy_source_range {
-            Some(text) => {
-                s3s::dto::Range::parse(text).map_err(wrong)?.check(source.size).map_err(|_| wrong_range())?
-            }
+            Some(text) => copied_range(text, source.size)?,
             None => 0..source.size,
         };
         let source_version = names::version_id(source.version, source.digest);
@@ -322,8 +315,17 @@ impl Gateway {
     }
 }
 
-fn wrong_range() -> S3Error {
-    error(S3ErrorCode::InvalidRange, "x-amz-copy-source-range is beyond the end of the source")
+/// The bytes of a source that are copied. Both ends are named, and unlike in a range that is read the last byte must be there.
+fn copied_range(text: &str, size: u64) -> S3Result<Range<u64>> {
+    match s3s::dto::Range::parse(text) {
+        Ok(s3s::dto::Range::Int { first, last: Some(last) }) if first <= last && last < size => {
+            Ok(first..last + 1)
+        }
+        Ok(s3s::dto::Range::Int { first, last: Some(last) }) if first <= last => {
+            Err(error(S3ErrorCode::InvalidRange, format!("the source of the copy has {size} bytes")))
+        }
+        _ => Err(error(S3ErrorCode::InvalidArgument, "x-amz-copy-source-range is not bytes=FIRST-LAST")),
+    }
 }
 
 fn completed(
@@ -374,6 +376,17 @@ mod tests {
             ..CompletedPart::default()
         };
         numbers.iter().map(part).collect()
+    }
+
+    #[test]
+    fn a_copied_range_is_within_its_source() {
+        let code = |text: &str| copied_range(text, 10).map_err(|wrong| wrong.code().clone());
+        assert_eq!(code("bytes=0-9"), Ok(0..10));
+        assert_eq!(code("bytes=9-9"), Ok(9..10));
+        assert_eq!(code("bytes=0-10"), Err(S3ErrorCode::InvalidRange));
+        for wrong in ["bytes=5-", "bytes=-5", "bytes=5-4", "0-1", "bytes=a-b"] {
+            assert_eq!(code(wrong), Err(S3ErrorCode::InvalidArgument), "{wrong}");
+        }
     }
 
     #[test]

@@ -33,6 +33,15 @@ fn of_name(wrong: &NameError) -> S3Error {
     }
 }
 
+/// Refuses a new bucket's name where the library lets it pass: each part between dots begins and ends with a letter or digit.
+pub fn check_bucket(bucket: &str) -> S3Result<()> {
+    let is_part = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-');
+    if bucket.split('.').all(is_part) {
+        return Ok(());
+    }
+    Err(error(S3ErrorCode::InvalidBucketName, format!("'{bucket}' is no valid name of a bucket")))
+}
+
 /// The record of a bucket.
 pub fn bucket_record(bucket: &str) -> S3Result<FileName> {
     format!("{}{bucket}", bucket_records()).parse().map_err(|wrong| of_name(&wrong))
@@ -151,6 +160,16 @@ mod tests {
             (&"k".repeat(1_023), S3ErrorCode::KeyTooLongError),
         ] {
             assert_eq!(*object("b", key).unwrap_err().code(), code, "{key}");
+        }
+    }
+
+    #[test]
+    fn parts_of_a_buckets_name_begin_and_end_with_letters_or_digits() {
+        for name in ["foo", "foo.bar", "f-o.b-r"] {
+            assert!(check_bucket(name).is_ok(), "{name}");
+        }
+        for name in ["foo.-bar", "foo-.bar", "foo..bar", "-foo", "foo-"] {
+            assert_eq!(*check_bucket(name).unwrap_err().code(), S3ErrorCode::InvalidBucketName, "{name}");
         }
     }
 
