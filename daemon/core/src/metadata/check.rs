@@ -102,7 +102,8 @@ impl JobRecord {
     /// Inputs and their names are kept as long as a query may need them, and no longer.
     fn check_inputs(&self) -> Result<(), InvariantViolation> {
         let Self { submitted, dead, held, .. } = self;
-        let is_listed = self.manifest.is_some() || self.records.is_some();
+        let are_found = self.records.as_ref().is_some_and(|records| records.has_places());
+        let is_listed = self.manifest.is_some() || are_found;
         InvariantViolation::unless(!is_listed || !held.is_empty() || !dead.is_empty(), || {
             String::from("input names are kept for no query")
         })?;

@@ -3,6 +3,8 @@
 //! A dead query can be retried while its inputs are held. Once they are released it is dropped: it only remains as a
 //! failure in the results.
 
+use std::sync::Arc;
+
 use idunno_shared::folders;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
@@ -124,7 +126,8 @@ impl State {
         done
     }
 
-    /// Releases all inputs but those of the queries `kept`; with the last of them also records, labels, artefact and names.
+    /// Releases all inputs but those of the queries `kept`; with the last of them also records, labels, artefact and names. How
+    /// records were read stays: it says which of their columns are in the rows.
     fn hold_only(&mut self, job: &mut JobRecord, kept: &RangeSet) {
         let mut released = job.held.clone();
         released.subtract(kept);
@@ -145,7 +148,7 @@ impl State {
         }
         if job.held.is_empty() && job.dead.is_empty() {
             job.manifest = None;
-            job.records = None;
+            job.records = job.records.take().map(|records| Arc::new(records.without_places()));
         }
     }
 

@@ -87,6 +87,18 @@ struct RecordBlock {
 }
 
 impl Records {
+    /// Whether the records can be found.
+    pub(super) fn has_places(&self) -> bool {
+        !self.extents.is_empty()
+    }
+
+    /// What is left once no query needs a record: how they were read, and how many there are.
+    pub(super) fn without_places(&self) -> Self {
+        let Self { file, format, count, .. } = self;
+        let (file, format, count) = (Arc::clone(file), format.clone(), *count);
+        Self { file, format, extents: OneOrMany::default(), blocks: Vec::new(), count }
+    }
+
     /// The name of a record: the file and the record's number from 1. `None` beyond the records.
     pub fn name(&self, index: u64) -> Option<FileName> {
         if index >= self.count {

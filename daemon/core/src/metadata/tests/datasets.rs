@@ -46,6 +46,31 @@ fn a_job_over_records_starts_only_with_the_content_that_was_read() {
     assert_eq!(code(fixture.change(retry)), RefusalCode::NotFound);
 }
 
+/// Results are read by the format: it says which columns of the records are in the rows.
+#[test]
+fn how_records_were_read_is_known_after_their_job() {
+    let mut fixture = Fixture::default();
+    let model: ModelName = "mnist-mlp".parse().unwrap();
+    fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
+    fixture.train("mnist-mlp", "weights").unwrap();
+    let lines = file("texts.jsonl", "one\ntwo\nthree\n");
+    let digest = lines.digest;
+    fixture.apply(commit(vec![lines])).unwrap();
+    let dataset = "texts.jsonl".parse().unwrap();
+    fixture
+        .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() })
+        .unwrap();
+    let blocks = vec![Block { first: 0, at: 0, extra_lines: 0 }];
+    let inputs = Inputs::Records { digest, format: RecordFormat::Jsonl, count: 3, blocks };
+    let options = StartOptions::default();
+    fixture.apply(Action::StartJob { job: JobId(1), inputs, options }).unwrap();
+    fixture.segment("rows", vec![batch(JobId(1), 0, 3, &[(0, 3)])]).unwrap();
+    assert_eq!(fixture.job().state, JobState::Done);
+    assert_eq!(fixture.job().view(0, 0).details.records.as_deref(), Some(&RecordFormat::Jsonl));
+    assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(1), "its inputs are released");
+    fixture.state.check().unwrap();
+}
+
 #[test]
 fn queries_of_a_list_are_in_its_order() {
     let mut fixture = Fixture::with_job(3);
