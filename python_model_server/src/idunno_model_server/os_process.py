@@ -100,16 +100,16 @@ def listen(host: str, port: int) -> socket.socket:
 def listen_at(path: Path, mode: int) -> socket.socket:
     """A listening Unix socket in place of whatever has this name. Raises OSError.
 
-    Whoever may enter its folder and write to it, as its mode says, controls the server. The kernel takes no path of more
-    than about 100 bytes: the socket is named from its folder's descriptor.
+    Whoever may enter its folder and write to it, as its mode says, controls the server. The kernel takes no path of
+    more than about 100 bytes: the socket is named from its folder's descriptor.
     """
     path.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        name = f"/proc/self/fd/{folder}/{path.name}"
-        listener.bind(name)
-        os.chmod(name, mode)
+        near = Path(f"/proc/self/fd/{folder}", path.name)
+        listener.bind(str(near))
+        near.chmod(mode)
         listener.listen(128)
     except OSError:
         listener.close()
