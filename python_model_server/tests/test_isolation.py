@@ -209,6 +209,29 @@ def test_a_models_scratch_folder_goes_with_its_process(member: Member) -> None:
     wait_until(lambda: not folder.exists(), "the folder to be deleted")
 
 
+CHILD = """
+import os, socket, sys
+from pathlib import Path
+from idunno_model_server import peers
+
+peers._PROC = Path(sys.argv[2])
+own = peers._PROC / str(os.getpid())
+own.mkdir()
+(own / "stat").write_text(f"{os.getpid()} (python) S {os.getppid()} 0")
+print(peers.is_own_descendant(socket.socket(fileno=int(sys.argv[1]))))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Unix sockets that name their peer")
+def test_a_member_that_cannot_be_seen_may_call_the_server_that_it_started(tmp_path: Path) -> None:
+    """systemd's `ProtectProc=invisible` hides a process that cannot be traced from its own user, too."""
+    ours, theirs = socket.socketpair()  # the kernel names this process as the peer
+    with ours, theirs:
+        words = [sys.executable, "-c", CHILD, str(theirs.fileno()), str(tmp_path)]
+        said = subprocess.run(words, pass_fds=(theirs.fileno(),), check=True, capture_output=True, text=True)
+    assert said.stdout == "False\n", said.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Unix sockets that name their peer")
 def test_a_model_cannot_call_its_server(tmp_path: Path) -> None:
     """The kernel lets who may write to a Unix socket connect, whatever rules a process is under."""
