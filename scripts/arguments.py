@@ -63,5 +63,11 @@ def add_benchmark(parser):
         metavar="N",
         help="repeat everything N times and keep the best (1)",
     )
+    parser.add_argument(
+        "--lines", type=at_least(1), default=1_000_000, metavar="N", help="lines of the text job (1000000)"
+    )
+    parser.add_argument(
+        "--text-batch-size", type=at_least(1), default=1024, metavar="N", help="its lines a batch (1024)"
+    )
     parser.add_argument("--insecure", action="store_true", help="run without encryption, to measure what it costs")
     add_common(parser, ".demo/bench")

@@ -51,12 +51,6 @@ def parse_arguments():
     parser.add_argument(
         "--small-files", type=arguments.at_least(1), default=5000, metavar="N", help="files of 20 KB (5000)"
     )
-    parser.add_argument(
-        "--lines", type=arguments.at_least(1), default=1_000_000, metavar="N", help="lines of the text job (1000000)"
-    )
-    parser.add_argument(
-        "--text-batch-size", type=arguments.at_least(1), default=1024, metavar="N", help="its lines a batch (1024)"
-    )
     parser.add_argument("--only", choices=PARTS, help="measure this part only")
     parser.add_argument(
         "--batches", type=arguments.at_least(2000), default=40_000, metavar="N", help="no-op batches (40000)"
@@ -86,10 +80,13 @@ def bench_main_job(options, folder):
 
 def bench_text_job(options, folder):
     """The same with a file of lines."""
-    lines = make_dataset(options.python, "lines", options.lines, options.dir) / "lines.jsonl"
-    workload = Workload("the text job", TEXT_MODEL, lines, options.text_batch_size)
-    bare, idunno = best_rounds(options, workload, folder)
+    bare, idunno = best_rounds(options, text_workload(options), folder)
     return {"bare_rows_s": round(bare, 1), "idunno_rows_s": round(idunno, 1), "ratio": round(idunno / bare, 4)}
+
+
+def text_workload(options):
+    lines = make_dataset(options.python, "lines", options.lines, options.dir) / "lines.jsonl"
+    return Workload("the text job", TEXT_MODEL, lines, options.text_batch_size)
 
 
 @dataclass(frozen=True)

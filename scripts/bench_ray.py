@@ -1,8 +1,9 @@
-"""Compares Ray Data with IDunno: the same photos, model code and two cores. Then the head of each is killed.
+"""Compares Ray Data with IDunno: the same data, model code and two cores. Then the head of each is killed.
 
-Rates: two actors against two workers, with batches of 32. Ray's time runs from the start of its first batch to the end
-of its last one, so it includes neither its start nor writing its results; IDunno's runs from start-job to the last
-durable commit. Both, and the bare processes that they are compared with, run their models at the same niceness.
+Rates: two actors against two workers, with batches of the same size, on photos and on the lines of bench.py's text job.
+Ray's time runs from the start of its first batch to the end of its last one, so it includes neither its start nor writing
+its last results; IDunno's runs from start-job to the last durable commit. Both, and the bare processes that they are
+compared with, run their models at the same niceness.
 
 After a kill: once a third of the photos is answered, Ray's head process (its GCS) and IDunno's coordinator are killed
 with SIGKILL, and nothing is restarted by hand. A job has ended when its program says so; after --patience seconds it
@@ -32,6 +33,8 @@ RAY_CPUS = 3
 KILL_AT = 1 / 3
 PERIOD_S = 0.1
 
+PARTS = ("photos", "text", "kill")
+
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench.sh ray", description=__doc__.splitlines()[0])
@@ -43,6 +46,7 @@ def parse_arguments():
         metavar="S",
         help="seconds to wait after the kill (120)",
     )
+    parser.add_argument("--only", choices=PARTS, help="compare in this alone")
     return parser.parse_args()
 
 
@@ -61,8 +65,8 @@ def install_ray():
 class Ray:
     """Ray on this machine, with a driver that runs the job."""
 
-    def __init__(self, python, options, photos, folder):
-        self.python, self.options, self.photos = python, options, photos
+    def __init__(self, python, workload, folder):
+        self.python, self.workload = python, workload
         self.results = folder / "results"
         # It contains Ray's sockets, whose paths must be short.
         self.temp = Path(tempfile.mkdtemp(prefix="ray-"))
@@ -94,7 +98,8 @@ class Ray:
     def driver(self):
         """Starts the job."""
         address = (self.temp / "ray_current_cluster").read_text(encoding="utf-8").strip()
-        command = [self.python, ROOT / "scripts/ray_job.py", self.options.model, self.photos, self.results]
+        model, data, size = self.workload.model, self.workload.data, self.workload.batch_size
+        command = [self.python, ROOT / "scripts/ray_job.py", model, data, size, self.results]
         environment = {**os.environ, "RAY_ADDRESS": address}
         return subprocess.Popen(
             list(map(str, command)),
@@ -106,14 +111,14 @@ class Ray:
         )
 
     def answered(self):
-        """How many photos its actors have answered, by their own count."""
-        counts = [path.read_text(encoding="utf-8") for path in self.results.glob("answered-*")]
-        return sum(int(count) for count in counts if count)
+        """How many rows its actors have answered, by their own count."""
+        reports = [path.read_text(encoding="utf-8") for path in self.results.glob("answered-*")]
+        return sum(int(report.split()[0]) for report in reports if report)
 
     def rows(self):
-        """The photos that have a row in the written results."""
+        """How many rows the written results have, each counted once."""
         lines = (line for path in self.results.glob("rows/*.json") for line in path.open(encoding="utf-8"))
-        return len({json.loads(line)["path"] for line in lines})
+        return len({json.loads(line)["row"] for line in lines})
 
 
 def lower():
@@ -121,17 +126,38 @@ def lower():
     os.nice(bench.MODEL_SERVER_NICE)
 
 
-def ray_round(python, options, photos, folder):
-    """Queries per second of Ray Data."""
-    with Ray(python, options, photos, folder) as ray:
+def ray_round(python, workload, rows, folder):
+    """Rows per second of Ray Data."""
+    with Ray(python, workload, folder) as ray:
         driver = ray.driver()
         told, _ = driver.communicate(timeout=3600)
         if driver.returncode != 0:
             raise Failed(f"Ray's job ended with {driver.returncode}")
         seconds = json.loads(told.splitlines()[-1])["seconds"]
-        if ray.rows() != options.images:
-            raise Failed(f"Ray answered {ray.rows()} photos of {options.images}")
-        return options.images / seconds
+        found = ray.rows()
+        if found != rows:
+            raise Failed(f"Ray answered {found} rows of {rows}")
+        return rows / seconds
+
+
+def compare(python, options, workload, rows, folder):
+    """The best rate of each in all rounds, and of Ray and IDunno as ratios."""
+    best = {"bare": 0.0, "ray": 0.0, "idunno": 0.0}
+    for number in range(options.rounds):
+        rates = {
+            "bare": bench.bare_round(options, workload),
+            "ray": ray_round(python, workload, rows, folder / f"ray-{number}"),
+            "idunno": bench.idunno_round(options, workload, folder / f"cluster-{number}"),
+        }
+        told = ", ".join(f"{name} {rate:.1f} rows/s" for name, rate in rates.items())
+        say(f"{workload.title}, round {number + 1}: {told}")
+        best = {name: max(rate, rates[name]) for name, rate in best.items()}
+    return {
+        **{f"{name}_rows_s": round(rate, 2) for name, rate in best.items()},
+        "ray_ratio": round(best["ray"] / best["bare"], 4),
+        "idunno_ratio": round(best["idunno"] / best["bare"], 4),
+        "idunno_by_ray": round(best["idunno"] / best["ray"], 4),
+    }
 
 
 def await_third(answered, options):
@@ -142,9 +168,9 @@ def await_third(answered, options):
         time.sleep(PERIOD_S)
 
 
-def ray_killed(python, options, photos, folder):
+def ray_killed(python, options, workload, folder):
     """What remains of Ray's job after its head process is killed."""
-    with Ray(python, options, photos, folder) as ray:
+    with Ray(python, workload, folder) as ray:
         driver = ray.driver()
         await_third(ray.answered, options)
         heads = ray.pids("gcs_server")
@@ -197,33 +223,25 @@ def main():
     python = install_ray()
     options.dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=options.dir))
-    photos = make_dataset(options.python, "photos", options.images, options.dir)
-    best = {"bare": 0.0, "ray": 0.0, "idunno": 0.0}
+    parts = (options.only,) if options.only else PARTS
+    report = {}
     try:
-        for number in range(options.rounds):
-            rates = {
-                "bare": bench.bare_round(options, photos),
-                "ray": ray_round(python, options, photos, folder / f"ray-{number}"),
-                "idunno": bench.idunno_round(options, photos, folder / f"cluster-{number}"),
-            }
-            say(f"rates, round {number + 1}: " + ", ".join(f"{name} {qps:.1f} q/s" for name, qps in rates.items()))
-            best = {name: max(qps, rates[name]) for name, qps in best.items()}
-        ray_left = ray_killed(python, options, photos, folder / "ray-killed")
-        say(f"Ray's head killed: {json.dumps(ray_left)}")
-        idunno_left = idunno_killed(options, photos, folder / "cluster-killed")
-        say(f"IDunno's coordinator killed: {json.dumps(idunno_left)}")
+        if "photos" in parts or "kill" in parts:
+            photos = make_dataset(options.python, "photos", options.images, options.dir)
+            workload = bench.Workload("photos", options.model, photos, 32)
+        if "photos" in parts:
+            report["ray"] = compare(python, options, workload, options.images, folder / "photos")
+        if "text" in parts:
+            lines = bench.text_workload(options)
+            report["ray_text"] = compare(python, options, lines, options.lines, folder / "text")
+        if "kill" in parts:
+            report["ray_head_killed"] = ray_killed(python, options, workload, folder / "ray-killed")
+            say(f"Ray's head killed: {json.dumps(report['ray_head_killed'])}")
+            report["idunno_coordinator_killed"] = idunno_killed(options, photos, folder / "cluster-killed")
+            say(f"IDunno's coordinator killed: {json.dumps(report['idunno_coordinator_killed'])}")
     finally:
         if bench.clusters_end(folder):
             shutil.rmtree(folder, ignore_errors=True)
-    report = {
-        "ray": {
-            **{f"{name}_qps": round(qps, 2) for name, qps in best.items()},
-            "ray_ratio": round(best["ray"] / best["bare"], 4),
-            "idunno_ratio": round(best["idunno"] / best["bare"], 4),
-            "ray_head_killed": ray_left,
-            "idunno_coordinator_killed": idunno_left,
-        }
-    }
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -70,8 +70,12 @@ impl FileStore for LocalStore {
         FileStore::fetch_file(&self.files, blobs, target)
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
-        FileStore::store(&self.files, blobs)
+    fn store(
+        &self,
+        upload: Option<UploadId>,
+        blobs: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
+        FileStore::store(&self.files, upload, blobs)
     }
 
     fn training_data<'a>(

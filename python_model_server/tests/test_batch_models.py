@@ -578,7 +578,7 @@ class Cyclic(Batches):
 
 def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> None:
     async def replaced_and_unloaded() -> None:
-        store = ArtefactStore(tmp_path / "work", 1000)
+        store = ArtefactStore(tmp_path / "work")
         host = RunnerHost(RunnerLimits(1), Families(), tmp_path / "scratch")
         further = Packages(None), Environments(tmp_path / "environments", Families()), Gpus(Families())
         repository = Repository({"batches": Cyclic()}, {}, store, InferencePool(1, 1), host, *further)

@@ -169,6 +169,8 @@ def test_a_training_ends_with_everything_that_it_started(
     else:
         value = served.server.wait_for_task(task)
         assert value["reason"].startswith("the training process exited with code 9; its last lines: children")
+        assert served.server.client.delete(f"/idunno/tasks/{task}").json()["state"] == "failed"
+        assert served.server.client.get(f"/idunno/tasks/{task}").status_code == 404, "an ended one is forgotten"
     # Also what hides: without a parent, a session or the mark in its environment.
     wait_until(lambda: not any(map(is_running, children)), "the end of all processes", 20)
 

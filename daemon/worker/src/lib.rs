@@ -55,6 +55,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
+pub mod trained_output;
 pub mod trained_package;
 pub mod training;
 pub mod training_data;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::results::segment;
-use idunno_shared::ids::{Digest, JobId, NodeId};
+use idunno_shared::ids::{Digest, JobId, NodeId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::{
@@ -62,7 +62,7 @@ impl RequestError {
 
     /// Whether the request may succeed with a new upload.
     pub(super) fn needs_new_upload(&self) -> bool {
-        matches!(self, Self::UploadEnded | Self::NoBlob)
+        matches!(self, Self::UploadEnded | Self::NoBlob | Self::Store(FileStoreError::UploadEnded))
     }
 }
 
@@ -138,7 +138,7 @@ impl Requests {
         packed: &Bytes,
         batches: &[BatchOutcome],
     ) -> Result<(), RequestError> {
-        let DurableUpload { upload, mut blobs } = self.store_blobs(vec![packed.clone()]).await?;
+        let DurableUpload { upload, mut blobs } = self.store_blobs(None, vec![packed.clone()]).await?;
         let commit = SegmentCommit {
             worker: self.node,
             job,
@@ -196,13 +196,21 @@ impl Requests {
         self.packages.evict(version).await;
     }
 
-    /// Stores blobs, retrying until it succeeds.
-    pub(super) async fn store_blobs(&self, blobs: Vec<Bytes>) -> Result<DurableUpload, FileStoreError> {
+    /// Stores blobs, retrying until it succeeds. Under a given upload it fails when that has ended.
+    pub(super) async fn store_blobs(
+        &self,
+        upload: Option<UploadId>,
+        blobs: Vec<Bytes>,
+    ) -> Result<DurableUpload, FileStoreError> {
         let store_once = || async {
-            let stored = timeout(STORE_TIMEOUT, self.store.store(blobs.clone())).await;
+            let stored = timeout(STORE_TIMEOUT, self.store.store(upload, blobs.clone())).await;
             stored.unwrap_or_else(|_| Err(FileStoreError::timed_out(STORE_TIMEOUT)))
         };
-        store_once.retry(back_off()).notify(|error, _| warn!(%error, "cannot store blobs, retrying")).await
+        store_once
+            .retry(back_off())
+            .when(|error| *error != FileStoreError::UploadEnded)
+            .notify(|error, _| warn!(%error, "cannot store blobs, retrying"))
+            .await
     }
 
     /// Asks the coordinator, retrying until the outcome is final.

@@ -11,14 +11,21 @@ use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{PackageSummary, TrainedFrom};
 use idunno_shared::wire::jobs::ModelArtefact;
 
-use super::model_server::TrainedArtefact;
-
 /// The folder of the artefact in a package.
 const FOLDER: &str = ".trained/";
 /// The artefact's name if the model server does not say it.
 const FILE: &str = "artefact";
 /// The setting that names the artefact.
 const SETTING: &str = "artefact";
+
+/// The file that a training wrote.
+#[derive(Clone, Debug)]
+pub struct TrainedFile {
+    pub digest: Digest,
+    pub size: u64,
+    /// Its name, if the model server says it.
+    pub name: Option<FileName>,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -33,23 +40,22 @@ pub struct PackageWithArtefact {
 }
 
 impl PackageWithArtefact {
-    /// What a training of `package`, which has this manifest, makes of it. `file` is the name of the artefact's file.
+    /// What a training of `package`, which has this manifest, makes of it.
     pub fn new(
         mut manifest: Manifest,
         package: &ModelArtefact,
-        trained: &TrainedArtefact,
-        file: Option<&FileName>,
+        trained: &TrainedFile,
     ) -> Result<Self, PackageError> {
         let mut kept = manifest.with_extents(package.extents.iter().skip(1).cloned().collect())?;
         kept.retain(|(file, _)| !file.path.as_str().starts_with(FOLDER));
-        let name = file.map_or(FILE, FileName::as_str);
+        let name = trained.name.as_ref().map_or(FILE, FileName::as_str);
         let name = name.rsplit('/').next().unwrap_or(FILE);
         let invalid = |_| PackageError::Extents { path: format!("{FOLDER}{name}") };
         let artefact: FileName = format!("{FOLDER}{name}").parse().map_err(invalid)?;
-        let size = trained.extents.iter().map(|extent| extent.len() as u64).sum();
         let path = artefact.clone();
         manifest.files = kept.iter().map(|(file, _)| file.clone()).collect();
-        manifest.files.push(PackageFile { path, size, digest: trained.version, executable: false });
+        let &TrainedFile { digest, size, .. } = trained;
+        manifest.files.push(PackageFile { path, size, digest, executable: false });
         manifest.files.sort_by(|one, other| one.path.cmp(&other.path));
         manifest.settings.insert(SETTING.to_owned(), artefact.as_str().into());
         let bytes = manifest.to_bytes()?.into();
@@ -118,8 +124,9 @@ mod tests {
         (manifest, ModelArtefact { model: "m".parse().unwrap(), version, extents, is_package: true })
     }
 
-    fn trained(content: &'static [u8]) -> TrainedArtefact {
-        TrainedArtefact { version: Digest::of(content), extents: vec![Bytes::from_static(content)] }
+    fn trained(content: &[u8], name: Option<&str>) -> TrainedFile {
+        let name = name.map(|name| name.parse().unwrap());
+        TrainedFile { digest: Digest::of(content), size: content.len() as u64, name }
     }
 
     #[test]
@@ -127,9 +134,8 @@ mod tests {
         let files: [(&str, &[u8]); 2] = [(".environment/lock", b"numpy"), ("model.py", b"class Model: pass")];
         let (mut next, mut artefact) = package(&files);
         for weights in [&b"weights"[..], b"better weights"] {
-            let trained = trained(weights);
-            let file = "m.npz".parse().unwrap();
-            let made = PackageWithArtefact::new(next, &artefact, &trained, Some(&file)).unwrap();
+            let trained = trained(weights, Some("m.npz"));
+            let made = PackageWithArtefact::new(next, &artefact, &trained).unwrap();
             let stored = placed(&made.manifest());
             assert_eq!(stored.blob.digest, made.version());
             let extents = made.extents(stored.clone(), &[placed(weights)]);
@@ -149,6 +155,6 @@ mod tests {
     fn stored_bytes_that_are_not_the_packages_are_refused() {
         let (manifest, mut artefact) = package(&[("model.py", b"class Model: pass")]);
         artefact.extents.push(placed(b"more"));
-        assert!(PackageWithArtefact::new(manifest, &artefact, &trained(b"weights"), None).is_err());
+        assert!(PackageWithArtefact::new(manifest, &artefact, &trained(b"weights", None)).is_err());
     }
 }

@@ -6,8 +6,7 @@
 //! A package is trained by its own class; the outcome is a package that has what this wrote beside its files
 //! (`trained_package.rs`).
 //!
-//! Bounds: a training takes as long as the model server lets it, which is as long as it makes progress; the artefact is held
-//! in memory while it is stored.
+//! Bounds: a training takes as long as the model server lets it, which is as long as it makes progress.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,9 +14,11 @@ use std::time::Duration;
 
 use backon::Retryable;
 use bytes::Bytes;
-use idunno_shared::ids::{Digest, NodeId};
-use idunno_shared::names::{FileName, ModelName};
+use idunno_shared::ids::{Digest, NodeId, UploadId};
+use idunno_shared::names::ModelName;
 use idunno_shared::package::PackageError;
+use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::TrainedFrom;
 use idunno_shared::wire::jobs::{JobRequest, ModelArtefact, Training, TrainingProgress};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -27,12 +28,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::model_server::{
-    ModelServerClient, ServerError, TaskOutput, TaskState, TrainedArtefact, TrainingTask,
+    ModelServerClient, ServerError, TaskOutput, TaskState, TrainingTask,
 };
 use super::packages::FetchPackageError;
 use super::requests::{RequestError, Requests, back_off};
 use super::supervisor::ReadyServer;
-use super::trained_package::PackageWithArtefact;
+use super::trained_output::{StoreOutputError, StoredArtefact, TrainedOutput};
+use super::trained_package::{PackageWithArtefact, TrainedFile};
 use super::training_data::TrainingFolder;
 use super::traits::{DurableUpload, FileStoreError};
 
@@ -55,12 +57,29 @@ pub enum TrainError {
     NoPackages(ModelName),
     #[error("the training failed: {0}")]
     Failed(String),
+    /// The coordinator or the store did not take what was trained.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl From<StoreOutputError> for TrainError {
+    fn from(error: StoreOutputError) -> Self {
+        match error {
+            StoreOutputError::Server(error) => Self::Server(error),
+            StoreOutputError::Request(error) => Self::Request(error),
+            StoreOutputError::Empty => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 impl TrainError {
     /// Whether the server is the likely cause: the training must be ordered again.
     fn is_interruption(&self) -> bool {
         matches!(self, Self::Server(error) if error.is_server_failure() || error.is_turned_away())
+    }
+
+    fn needs_new_upload(&self) -> bool {
+        matches!(self, Self::Request(error) if error.needs_new_upload())
     }
 }
 
@@ -84,19 +103,19 @@ pub struct TrainingOrder {
 }
 
 struct TrainedModel {
-    artefact: TrainedArtefact,
+    output: TrainedOutput,
     /// What the training measured, by name.
     metrics: Vec<(String, String)>,
-    /// The name of the artefact's file.
-    file: Option<FileName>,
-    /// The package that has the artefact, if a package was trained.
-    package: Option<PackageWithArtefact>,
 }
 
-impl TrainedModel {
-    fn version(&self) -> Digest {
-        self.package.as_ref().map_or(self.artefact.version, PackageWithArtefact::version)
-    }
+/// What the coordinator is told of a training.
+struct Outcome {
+    /// What was trained and the upload that keeps it, or why nothing was.
+    result: Result<(UploadId, ModelArtefact), String>,
+    metrics: Vec<(String, String)>,
+    report: Option<PlacedBlob>,
+    /// Which package was trained, if one was.
+    package: Option<TrainedFrom>,
 }
 
 impl Requests {
@@ -108,68 +127,89 @@ impl Requests {
         order: TrainingOrder,
         control: TrainingControl,
     ) -> Result<(), TrainError> {
-        let outcome = match self.train_here(ready, &order, &control).await {
-            Err(error) if error.is_interruption() => return Err(error),
-            Err(error) => Err(error),
+        let done = match self.train_here(ready, &order, &control).await {
             Ok(None) => return Ok(()),
-            Ok(Some(trained)) => Ok(trained),
+            Ok(Some(trained)) => {
+                let stored = tokio::select! {
+                    stored = self.store_trained(&order, &trained) => stored,
+                    () = control.stop.cancelled() => Ok(()),
+                };
+                trained.output.forget().await;
+                stored
+            }
+            Err(error) => Err(error),
         };
-        let reported = (|| self.report_trained(&order, &outcome))
-            .retry(back_off())
-            .when(RequestError::needs_new_upload)
-            .notify(|error, _| warn!(%error, model = %order.model, "storing a trained model again"))
-            .await;
+        let reported = match done {
+            Err(error) if error.is_interruption() => return Err(error),
+            Err(TrainError::Request(error)) => Err(error),
+            Err(error) => self.report_failure(&order, &error).await,
+            Ok(()) => Ok(()),
+        };
         if let Err(error) = reported {
             warn!(%error, model = %order.model, "the coordinator did not accept the training");
         }
         Ok(())
     }
 
-    async fn report_trained(
+    async fn store_trained(&self, order: &TrainingOrder, trained: &TrainedModel) -> Result<(), TrainError> {
+        (|| self.store_trained_once(order, trained))
+            .retry(back_off())
+            .when(TrainError::needs_new_upload)
+            .notify(|error, _| warn!(%error, model = %order.model, "storing a trained model again"))
+            .await
+    }
+
+    async fn store_trained_once(
         &self,
         order: &TrainingOrder,
-        outcome: &Result<TrainedModel, TrainError>,
-    ) -> Result<(), RequestError> {
-        let TrainingOrder { model, training, .. } = order;
-        let (mut report, mut origin) = (None, None);
-        let mut metrics = Vec::new();
-        let result = match outcome {
-            Err(error) => Err(error.to_string()),
-            Ok(trained) => {
-                let version = trained.version();
-                let mut blobs = trained.artefact.extents.clone();
-                blobs.extend(trained.package.iter().map(PackageWithArtefact::manifest));
-                blobs.push(training_report(model, version, training, self.node, &trained.metrics));
-                let DurableUpload { upload, blobs: mut extents } = self.store_blobs(blobs).await?;
-                report = extents.pop();
-                metrics.clone_from(&trained.metrics);
-                if let Some(package) = &trained.package {
-                    let manifest = extents.pop().ok_or(RequestError::NoBlob)?;
-                    origin = Some(package.origin());
-                    extents = package.extents(manifest, &extents);
-                }
-                let is_package = origin.is_some();
-                Ok((upload, ModelArtefact { model: model.clone(), version, extents, is_package }))
-            }
+        TrainedModel { output, metrics }: &TrainedModel,
+    ) -> Result<(), TrainError> {
+        let StoredArtefact { upload, file, mut extents } = self.store_output(output).await?;
+        let package = match &order.package {
+            None => None,
+            Some(package) => Some(self.package_with(package, &file).await?),
         };
-        let upload = result.as_ref().ok().map(|(upload, _)| *upload);
-        let request = JobRequest::Trained {
-            worker: self.node,
-            model: model.clone(),
-            training: training.clone(),
-            result,
-            metrics,
+        let version = package.as_ref().map_or(file.digest, PackageWithArtefact::version);
+        let mut blobs: Vec<Bytes> = package.iter().map(PackageWithArtefact::manifest).collect();
+        blobs.push(training_report(order, version, self.node, metrics));
+        let stored = self.store_blobs(Some(upload), blobs).await.map_err(RequestError::from)?;
+        let DurableUpload { upload, mut blobs } = stored;
+        let report = blobs.pop();
+        if let Some(package) = &package {
+            let manifest = blobs.pop().ok_or(RequestError::NoBlob)?;
+            extents = package.extents(manifest, &extents);
+        }
+        let (model, is_package) = (order.model.clone(), package.is_some());
+        let outcome = Outcome {
+            result: Ok((upload, ModelArtefact { model, version, extents, is_package })),
+            metrics: metrics.clone(),
             report,
-            package: origin,
+            package: package.as_ref().map(PackageWithArtefact::origin),
         };
-        let reply = self.ask(request).await;
-        if let Err(error @ RequestError::UploadEnded) = reply {
-            return Err(error);
-        }
-        if let Some(upload) = upload {
-            self.store.end(upload).await;
-        }
-        reply
+        self.report(order, outcome).await?;
+        self.store.end(upload).await;
+        Ok(())
+    }
+
+    async fn package_with(
+        &self,
+        package: &ModelArtefact,
+        file: &TrainedFile,
+    ) -> Result<PackageWithArtefact, TrainError> {
+        let manifest = self.packages.manifest(package.version).await?;
+        Ok(PackageWithArtefact::new(manifest, package, file)?)
+    }
+
+    async fn report_failure(&self, order: &TrainingOrder, error: &TrainError) -> Result<(), RequestError> {
+        let result = Err(error.to_string());
+        self.report(order, Outcome { result, metrics: Vec::new(), report: None, package: None }).await
+    }
+
+    async fn report(&self, order: &TrainingOrder, outcome: Outcome) -> Result<(), RequestError> {
+        let Outcome { result, metrics, report, package } = outcome;
+        let (model, training) = (order.model.clone(), order.training.clone());
+        let worker = self.node;
+        self.ask(JobRequest::Trained { worker, model, training, result, metrics, report, package }).await
     }
 
     /// Returns `None` if the training was stopped.
@@ -187,8 +227,7 @@ impl Requests {
         if !extensions.idunno {
             // A third-party server brings its own models: their metadata stand for an artefact.
             let metadata = server.model_metadata(model).await?;
-            let artefact = TrainedArtefact { version: Digest::of(&metadata), extents: vec![metadata] };
-            return Ok(Some(TrainedModel { artefact, metrics: Vec::new(), file: None, package: None }));
+            return Ok(Some(TrainedModel { output: TrainedOutput::Metadata(metadata), metrics: Vec::new() }));
         }
         if let Some(package) = package {
             self.packages.fetch(package).await?;
@@ -209,15 +248,9 @@ impl Requests {
         let trained = await_training(&server, (model, &task), control).await;
         if trained.is_err() {
             // A training that went on would read a folder which is deleted, and be in the way of the next.
-            let _ = server.cancel(&task).await;
+            let _ = server.end_task(&task).await;
         }
-        let Some(mut trained) = trained? else { return Ok(None) };
-        if let Some(package) = package {
-            let manifest = self.packages.manifest(package.version).await?;
-            let made = PackageWithArtefact::new(manifest, package, &trained.artefact, trained.file.as_ref())?;
-            trained.package = Some(made);
-        }
-        Ok(Some(trained))
+        trained
     }
 }
 
@@ -230,7 +263,7 @@ async fn await_training(
     let mut lines_logged = 0;
     loop {
         if control.stop.is_cancelled() {
-            server.cancel(task).await?;
+            server.end_task(task).await?;
             return Ok(None);
         }
         let state = server.task(task).await.map(|TrainingTask { state, output }| {
@@ -238,9 +271,10 @@ async fn await_training(
             state
         });
         match state {
-            Ok(TaskState::Done { metrics, file }) => {
-                let artefact = server.artefact(task).await?;
-                return Ok(Some(TrainedModel { artefact, metrics, file, package: None }));
+            Ok(TaskState::Done { metrics, file, artefact_bytes }) => {
+                let (server, task) = (server.clone(), task.to_owned());
+                let output = TrainedOutput::Task { server, task, name: file, bytes: artefact_bytes };
+                return Ok(Some(TrainedModel { output, metrics }));
             }
             Ok(TaskState::Failed(message)) => return Err(TrainError::Failed(message)),
             Ok(TaskState::Running(progress)) => {
@@ -272,9 +306,8 @@ fn log_lines(model: &ModelName, output: &TaskOutput, logged: u64) -> u64 {
 
 /// A summary of a training, for people.
 fn training_report(
-    model: &ModelName,
+    TrainingOrder { model, training, .. }: &TrainingOrder,
     version: Digest,
-    training: &Training,
     worker: NodeId,
     metrics: &[(String, String)],
 ) -> Bytes {

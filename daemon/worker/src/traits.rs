@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use idunno_shared::client::cluster::{Cluster, ClusterError};
-use idunno_shared::client::files::Files;
+use idunno_shared::client::files::{Files, PutError};
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::UploadId;
 use idunno_shared::names::DatasetName;
@@ -39,6 +39,9 @@ pub enum FileStoreError {
     Failed(String),
     #[error("the store returned no blob")]
     NoBlob,
+    /// The blobs of the upload may be collected: store them again.
+    #[error("the upload has ended")]
+    UploadEnded,
     #[error("the store did not answer within {} s", after.as_secs())]
     TimedOut { after: Duration },
 }
@@ -84,8 +87,13 @@ pub trait FileStore: Send + Sync {
         target: &'a Path,
     ) -> BoxFuture<'a, Result<(), FileStoreError>>;
 
-    /// Stores blobs durably under a new upload. Nothing refers to them yet.
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>>;
+    /// Stores blobs durably, under an upload that must still be open; without one, under a new one. Nothing refers to them
+    /// yet.
+    fn store(
+        &self,
+        upload: Option<UploadId>,
+        blobs: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>>;
 
     /// Copies a dataset into a folder of this machine, which is emptied first. Returns the path to train from.
     fn training_data<'a>(
@@ -120,9 +128,20 @@ impl FileStore for Files {
         Box::pin(async move { self.get_extents(blobs, target).await.map_err(FileStoreError::failed) })
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
+    fn store(
+        &self,
+        upload: Option<UploadId>,
+        blobs: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         Box::pin(async move {
-            let stored = self.store_blobs(blobs).await.map_err(FileStoreError::failed)?;
+            let stored = match upload {
+                None => self.store_blobs(blobs).await,
+                Some(_) => self.store_more(upload, blobs).await,
+            };
+            let stored = stored.map_err(|error| match error {
+                PutError::UploadOver { .. } if upload.is_some() => FileStoreError::UploadEnded,
+                error => FileStoreError::failed(error),
+            })?;
             let copies = stored.blobs.iter().map(|placed| placed.holders.len()).min().unwrap_or(0);
             if copies < stored.copies_wanted as usize {
                 warn!(

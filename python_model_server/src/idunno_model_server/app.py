@@ -30,7 +30,7 @@ from .environments import Environments
 from .errors import ApiError, ModelFailure, ParameterError, RunnerError, RunnerNotReadyError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
 from .gpus import Gpus
-from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
+from .http_body import announced_bytes, body_chunks, body_deadline, read_body, read_object, while_connected
 from .http_response import ERROR_HANDLERS, json_response
 from .inference_pool import InferencePool
 from .models import Model, registry
@@ -50,6 +50,8 @@ from .user_models import discover
 SERVER_NAME = "idunno-model-server"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics", "idunno"]
 SEED_MAX = 2**32 - 1
+ARTEFACT_BYTES_S_MIN = 4 * 1024 * 1024
+"""What a slow disk writes: so long may the upload of an artefact take."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -63,7 +65,6 @@ class Limits:
     requests_max: int = 8
     """Infer requests running or waiting. Each may hold `body_bytes_max` of memory."""
     body_bytes_max: int = 256 * 1024 * 1024
-    artefact_bytes_max: int = 1024 * 1024 * 1024
     body_s_max: int = 60
     """Seconds for the body of an infer request or an artefact to arrive."""
 
@@ -76,7 +77,7 @@ class Server:
         predefined = registry()
         found = discover(models_dir, predefined)
         self.broken = found.broken
-        store = ArtefactStore(work_dir, limits.artefact_bytes_max)
+        store = ArtefactStore(work_dir)
         self.pool = InferencePool(limits.threads, limits.requests_max)
         families = Families()
         hidden = [folder.resolve() for folder in (work_dir, packages_dir) if folder is not None]
@@ -290,7 +291,7 @@ class Server:
         return json_response(self.training.task(request.path_params["task"]).as_json())
 
     async def cancel_task(self, request: Request) -> Response:
-        return json_response((await self.training.cancel(request.path_params["task"])).as_json())
+        return json_response(await self.training.end(request.path_params["task"]))
 
     async def task_artefact(self, request: Request) -> Response:
         artefact = self.training.task(request.path_params["task"]).artefact()
@@ -304,9 +305,10 @@ class Server:
         entry = self.repository.entry(request.path_params["model"])
         model = _trainable(entry)
         version = check_version(request.path_params["version"])
-        chunks = body_chunks(request, self.limits.artefact_bytes_max)
+        chunks = body_chunks(request)
+        seconds_max = self.limits.body_s_max + announced_bytes(request) // ARTEFACT_BYTES_S_MIN
         try:
-            async with body_deadline(self.limits.body_s_max):
+            async with body_deadline(seconds_max):
                 size = await self.repository.store.write(model, version, chunks, entry.version or None)
         except OSError as error:
             raise ApiError(507, f"cannot store version {version} of model {entry.name}: {error}") from error

@@ -3,7 +3,7 @@
 This is a cache of the cluster's file store: a file is written aside and renamed, but not flushed. A damaged one fails
 its canary when it is loaded.
 
-Bounds: VERSIONS_MAX versions per model, the oldest beyond that are removed; `bytes_max` per artefact.
+Bounds: VERSIONS_MAX versions per model, the oldest beyond that are removed. An artefact may be as large as the disk allows.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ def check_version(version: object) -> str:
 class ArtefactStore:
     """Stored versions by model."""
 
-    def __init__(self, work_dir: Path, bytes_max: int) -> None:
+    def __init__(self, work_dir: Path) -> None:
         self._root = work_dir / "artefacts"
         self._incoming = work_dir / "incoming"
-        self._bytes_max = bytes_max
         self._root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._incoming, ignore_errors=True)  # uploads that an earlier process did not finish
         self._incoming.mkdir()
@@ -54,7 +53,7 @@ class ArtefactStore:
     async def write(self, model: Model, version: str, chunks: AsyncIterator[bytes], loaded: str | None) -> int:
         """Stores a version and returns its size. The version `loaded` is never removed to make room.
 
-        Raises ApiError 400 for an empty artefact and 413 for one that is too large; neither is stored.
+        Raises ApiError 400 for an empty artefact, which is not stored.
         """
         temporary = self._new_incoming_file()
         try:
@@ -79,8 +78,6 @@ class ArtefactStore:
         with path.open("wb") as file:
             async for chunk in chunks:
                 total += len(chunk)
-                if total > self._bytes_max:
-                    raise ApiError(413, f"the artefact is larger than {self._bytes_max} bytes")
                 buffer += chunk
                 if len(buffer) >= WRITE_BYTES:
                     await asyncio.to_thread(file.write, buffer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -18,15 +19,20 @@ SMALL_BODY_S_MAX = 10
 T = TypeVar("T")
 
 
-async def body_chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
+def announced_bytes(request: Request) -> int:
+    """How long the body will be; 0 if the request does not say."""
+    announced = request.headers.get("content-length", "0")
+    return int(announced) if announced.isdecimal() and announced.isascii() else 0
+
+
+async def body_chunks(request: Request, bytes_max: int = sys.maxsize) -> AsyncIterator[bytes]:
     """A request's body. Raises ApiError 413, and discards the rest of a body that is too large."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":  # a few compressed bytes can expand to any number
         raise ApiError(415, f"Content-Encoding {encoding!r} is not supported: send the body uncompressed")
-    announced = request.headers.get("content-length", "0")
     total = 0
     too_large = ApiError(413, f"the body is larger than {bytes_max} bytes")
-    if announced.isdigit() and int(announced) > bytes_max:
+    if announced_bytes(request) > bytes_max:
         raise too_large
     async for chunk in request.stream():
         total += len(chunk)

@@ -1,7 +1,7 @@
 """Training tasks: one runs at a time, the others wait their turn.
 
 Bounds: one unfinished task per model; TASKS_MAX tasks are kept, and the oldest finished ones are dropped with their
-artefacts. `training_process` bounds a single training.
+artefacts, unless the member has them forgotten before. `training_process` bounds a single training.
 """
 
 from __future__ import annotations
@@ -169,14 +169,22 @@ class TrainingTasks:
         running = (task for task in self._tasks.values() if task.state == TaskState.RUNNING)
         return {task.subject.environment for task in running if task.subject.environment}
 
-    async def cancel(self, task_id: str) -> TrainingTask:
-        """Ends an unfinished training, which then counts as failed. A finished one is left as it is."""
+    async def end(self, task_id: str) -> dict[str, Any]:
+        """Cancels an unfinished training, which then counts as failed. A finished one is forgotten with its artefact.
+
+        Returns the task as JSON.
+        """
         task = self.task(task_id)
+        is_finished = task.state != TaskState.RUNNING
         run = self._runs.get(task_id)
         if run is not None:
-            run.cancel()
+            if not is_finished:
+                run.cancel()
             await asyncio.wait([run])
-        return task
+        value = task.as_json()
+        if is_finished:
+            self._drop(task)
+        return value
 
     def task(self, task_id: str) -> TrainingTask:
         """Raises ApiError 404."""
@@ -195,8 +203,11 @@ class TrainingTasks:
     def _drop_oldest(self) -> None:
         finished = [task for task in self._tasks.values() if task.state != TaskState.RUNNING]
         for task in finished[: max(0, len(self._tasks) + 1 - TASKS_MAX)]:
-            del self._tasks[task.id]
-            shutil.rmtree(task.folder, ignore_errors=True)
+            self._drop(task)
+
+    def _drop(self, task: TrainingTask) -> None:
+        self._tasks.pop(task.id, None)
+        shutil.rmtree(task.folder, ignore_errors=True)
 
     async def _run(self, task: TrainingTask) -> None:
         def on_progress(progress: Progress) -> None:

@@ -3,8 +3,8 @@
 //! Decides whose fault a failure is, and whether smaller calls may succeed ([`ServerError`]). Source: the protocol's REST
 //! specification.
 //!
-//! Bounds: each call has a deadline; a response has at most [`RESPONSE_BYTES_MAX`], an artefact
-//! [`ARTEFACT_BYTES_MAX`]. It never retries: its callers do.
+//! Bounds: each call has a deadline; a response has at most [`RESPONSE_BYTES_MAX`]. An artefact is fetched in parts. It never
+//! retries: its callers do.
 //! Calls that are not encrypted stay on this machine ([`Endpoint::check`]), and a redirect is a fault.
 
 mod endpoint;
@@ -32,7 +32,7 @@ pub use self::endpoint::{Endpoint, EndpointError, Header, ValueSource};
 pub use self::error::ServerError;
 use self::error::{classify, status_error};
 use self::third_party::Signatures;
-pub use self::training::{ARTEFACT_BYTES_MAX, TaskOutput, TaskState, TrainedArtefact, TrainingTask};
+pub use self::training::{TaskOutput, TaskState, TrainingTask};
 
 use super::models::MODELS_MAX;
 use super::protocol::{HEADER_LENGTH, InferAnswers, decode_response, encode_request};
@@ -43,6 +43,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
+/// What a slow disk writes; a long transfer may take longer accordingly.
+const TRANSFER_BYTES_S_MIN: u64 = 4 << 20;
 /// Large weights take long to read, and compilers longer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(1800);
 /// A server of ours gives up by itself on a load that makes no progress.
@@ -214,7 +216,8 @@ impl ModelServerClient {
     ) -> Result<(), ServerError> {
         let path = format!("{}/idunno/models/{model}/artefacts/{version}", self.base);
         let call = self.client.put(path).header("content-length", size).body(body);
-        self.send(call, TRANSFER_TIMEOUT).await.map(drop)
+        let deadline = TRANSFER_TIMEOUT + Duration::from_secs(size / TRANSFER_BYTES_S_MIN);
+        self.send(call, deadline).await.map(drop)
     }
 
     /// Has a server of ours load a version of a model beside those that it has loaded: an uploaded artefact, or a package
@@ -324,7 +327,8 @@ impl ModelServerClient {
         limit: usize,
         deadline: Duration,
     ) -> Result<Bytes, ServerError> {
-        let mut body = BytesMut::new();
+        let length = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut body = BytesMut::with_capacity(length.unwrap_or_default().min(limit));
         while let Some(chunk) = self.next_chunk(&mut response, deadline).await? {
             if body.len() + chunk.len() > limit {
                 return Err(ServerError::AnswerTooLong { limit });

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, ModelName};
-use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
 use idunno_shared::wire::jobs::{METRIC_BYTES_MAX, METRICS_MAX, Training, TrainingProgress};
 use idunno_shared::wire::records::{ColumnNames, Quote, ReadOptions};
 use serde::Deserialize;
@@ -13,9 +12,6 @@ use serde_json::{Map, Value, json};
 
 use super::error::shorten;
 use super::{CALL_TIMEOUT, LOAD_TIMEOUT, ModelServerClient, ServerError, TRANSFER_TIMEOUT};
-
-/// Largest artefact accepted from a training; it is held in memory while it is stored.
-pub const ARTEFACT_BYTES_MAX: usize = 256 << 20;
 
 /// The state of a training task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +23,7 @@ pub enum TaskState {
         metrics: Vec<(String, String)>,
         /// The name of the artefact's file, if the server says so.
         file: Option<FileName>,
+        artefact_bytes: u64,
     },
     Failed(String),
 }
@@ -54,14 +51,6 @@ impl TaskOutput {
         let kept = usize::try_from(new).unwrap_or(usize::MAX).min(self.last_lines.len());
         (new - kept as u64, &self.last_lines[self.last_lines.len() - kept..])
     }
-}
-
-/// A trained artefact, split into extents.
-#[derive(Clone, Debug)]
-pub struct TrainedArtefact {
-    /// The digest of the whole artefact.
-    pub version: Digest,
-    pub extents: Vec<Bytes>,
 }
 
 /// How a file of records is read, as the server takes it.
@@ -138,6 +127,8 @@ impl ModelServerClient {
             metrics: Option<Map<String, Value>>,
             #[serde(default)]
             artefact: Option<String>,
+            #[serde(default)]
+            artefact_bytes: u64,
             #[serde(flatten)]
             output: TaskOutput,
         }
@@ -149,7 +140,7 @@ impl ModelServerClient {
             steps: u64,
             metrics: Map<String, Value>,
         }
-        let Task { state, reason, progress, metrics: measured, artefact, output } =
+        let Task { state, reason, progress, metrics: measured, artefact, artefact_bytes, output } =
             self.object(self.get(&format!("/idunno/tasks/{task}")), CALL_TIMEOUT).await?;
         let state = match state.as_str() {
             "running" => {
@@ -160,6 +151,7 @@ impl ModelServerClient {
             "done" => TaskState::Done {
                 metrics: metrics(&measured.unwrap_or_default()),
                 file: artefact.and_then(|name| name.parse().ok()),
+                artefact_bytes,
             },
             "failed" => TaskState::Failed(reason),
             _ => {
@@ -170,43 +162,23 @@ impl ModelServerClient {
         Ok(TrainingTask { state, output })
     }
 
-    /// Cancels a training. Has no effect on one that has ended.
-    pub async fn cancel(&self, task: &str) -> Result<(), ServerError> {
+    /// Cancels a training. One that has ended is forgotten, and its artefact deleted.
+    pub async fn end_task(&self, task: &str) -> Result<(), ServerError> {
         let call = self.client.delete(format!("{}/idunno/tasks/{task}", self.base));
         self.send(call, CALL_TIMEOUT).await.map(drop)
     }
 
-    /// Fetches the artefact of a finished training.
-    pub async fn artefact(&self, task: &str) -> Result<TrainedArtefact, ServerError> {
-        let mut response =
-            self.send(self.get(&format!("/idunno/tasks/{task}/artefact")), TRANSFER_TIMEOUT).await?;
-        let extent_bytes = usize::try_from(EXTENT_BYTES_MAX).unwrap_or(usize::MAX);
-        let mut extents = Vec::new();
-        let mut extent = BytesMut::new();
-        let mut total = 0;
-        let mut hasher = blake3::Hasher::new();
-        while let Some(mut chunk) = self.next_chunk(&mut response, TRANSFER_TIMEOUT).await? {
-            hasher.update(&chunk);
-            total += chunk.len();
-            if total > ARTEFACT_BYTES_MAX {
-                return Err(ServerError::Status {
-                    status: 413,
-                    message: format!("the artefact is larger than {ARTEFACT_BYTES_MAX} bytes"),
-                });
-            }
-            while extent.len() + chunk.len() >= extent_bytes {
-                extent.extend_from_slice(&chunk.split_to(extent_bytes - extent.len()));
-                extents.push(std::mem::take(&mut extent).freeze());
-            }
-            extent.extend_from_slice(&chunk);
+    /// Fetches a part of the artefact of a finished training: `length` bytes from `offset` on.
+    pub async fn artefact_part(&self, task: &str, offset: u64, length: usize) -> Result<Bytes, ServerError> {
+        let last = offset + (length as u64).saturating_sub(1);
+        let call = self.get(&format!("/idunno/tasks/{task}/artefact")).header("range", format!("bytes={offset}-{last}"));
+        let response = self.send(call, TRANSFER_TIMEOUT).await?;
+        let part = self.body(response, length, TRANSFER_TIMEOUT).await?;
+        if part.len() != length {
+            let short = format!("of {length} bytes of the artefact from {offset} on, {} came", part.len());
+            return Err(ServerError::Malformed(short));
         }
-        if !extent.is_empty() {
-            extents.push(extent.freeze());
-        }
-        if extents.is_empty() {
-            return Err(ServerError::Malformed("the trained artefact is empty".to_owned()));
-        }
-        Ok(TrainedArtefact { version: Digest(*hasher.finalize().as_bytes()), extents })
+        Ok(part)
     }
 }
 

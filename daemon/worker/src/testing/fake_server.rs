@@ -181,12 +181,12 @@ async fn serve(
     mut held: watch::Receiver<bool>,
 ) {
     let mut stream = BufReader::new(stream);
-    while let Some(Request { path, header_length, token, body }) = read_request(&mut stream).await {
+    while let Some(Request { path, header_length, token, range, body }) = read_request(&mut stream).await {
         state.lock().unwrap().calls.push(path.clone());
         if path.ends_with("/infer") && held.wait_for(|held| !held).await.is_err() {
             return;
         }
-        let reply = {
+        let mut reply = {
             let state = &mut state.lock().unwrap();
             let is_known = state.token.is_none() || state.token == token;
             if is_known {
@@ -195,6 +195,9 @@ async fn serve(
                 Reply::error(401, "who are you?")
             }
         };
+        if let Some((first, last)) = range {
+            reply.body = reply.body[first..=last].to_vec();
+        }
         let header =
             reply.header_length.map(|length| format!("inference-header-content-length: {length}\r\n"));
         let (status, length) = (reply.status, reply.body.len());
@@ -211,6 +214,8 @@ struct Request {
     path: String,
     header_length: Option<usize>,
     token: Option<String>,
+    /// The first and the last byte asked for.
+    range: Option<(usize, usize)>,
     body: Vec<u8>,
 }
 
@@ -219,7 +224,7 @@ async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Reques
     stream.read_line(&mut line).await.ok()?;
     let mut words = line.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut length, mut header_length, mut token) = (0, None, None);
+    let (mut length, mut header_length, mut token, mut range) = (0, None, None, None);
     loop {
         line.clear();
         stream.read_line(&mut line).await.ok()?;
@@ -227,6 +232,10 @@ async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Reques
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.trim().parse().ok()?,
             "inference-header-content-length" => header_length = value.trim().parse().ok(),
+            "range" => {
+                let (first, last) = value.trim().strip_prefix("bytes=")?.split_once('-')?;
+                range = Some((first.parse().ok()?, last.parse().ok()?));
+            }
             "authorization" => token = Some(value.trim().to_owned()),
             _ => {}
         }
@@ -235,7 +244,7 @@ async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Reques
     stream.read_exact(&mut body).await.ok()?;
     // DELETE is appended to the path, so that such calls can be told apart.
     let path = if method == "DELETE" { format!("{path}/DELETE") } else { path };
-    Some(Request { path, header_length, token, body })
+    Some(Request { path, header_length, token, range, body })
 }
 
 fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
@@ -305,7 +314,11 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
             }
             (None, None) => {
                 let metrics = json!({"accuracy": 0.9});
-                Reply::json(200, &json!({"state": "done", "metrics": metrics, "artefact": "weights.npz"}))
+                let (file, bytes) = ("weights.npz", state.trained.len());
+                let done = json!({
+                    "state": "done", "metrics": metrics, "artefact": file, "artefact_bytes": bytes,
+                });
+                Reply::json(200, &done)
             }
         },
         ["idunno", "tasks", _, "DELETE"] => Reply::json(200, &json!({"state": "failed"})),

@@ -23,6 +23,8 @@ struct MemoryStoreState {
     silent: BTreeSet<Digest>,
     blobs: BTreeMap<Digest, Bytes>,
     uploads: u64,
+    /// Whether the next use of an upload finds it ended.
+    ends_uploads: bool,
     ended: BTreeSet<UploadId>,
 }
 
@@ -36,6 +38,11 @@ impl MemoryStore {
     /// From now on the holders of a blob do not answer.
     pub(in super::super) fn silence(&self, digest: Digest) {
         self.inner.lock().unwrap().silent.insert(digest);
+    }
+
+    /// The next use of an upload finds it ended.
+    pub(in super::super) fn end_an_upload(&self) {
+        self.inner.lock().unwrap().ends_uploads = true;
     }
 
     /// Whether nobody else holds the bytes of a blob.
@@ -86,12 +93,22 @@ impl FileStore for MemoryStore {
         })
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
+    fn store(
+        &self,
+        upload: Option<UploadId>,
+        blobs: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         Box::pin(async move {
-            let blobs = blobs.iter().map(|blob| self.add(blob)).collect();
             let mut inner = self.inner.lock().unwrap();
-            inner.uploads += 1;
-            Ok(DurableUpload { upload: UploadId { term: Term(1), number: inner.uploads }, blobs })
+            if upload.is_some() && std::mem::take(&mut inner.ends_uploads) {
+                return Err(FileStoreError::UploadEnded);
+            }
+            let upload = upload.unwrap_or_else(|| {
+                inner.uploads += 1;
+                UploadId { term: Term(1), number: inner.uploads }
+            });
+            drop(inner);
+            Ok(DurableUpload { upload, blobs: blobs.iter().map(|blob| self.add(blob)).collect() })
         })
     }
 

@@ -1,6 +1,7 @@
 //! Loading and training models, on our own and on third-party servers.
 
 use idunno_shared::ids::Digest;
+use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
 use idunno_shared::wire::jobs::{ServerState, Training};
 use idunno_shared::wire::resources::WorkerResources;
 use serde_json::json;
@@ -70,6 +71,31 @@ async fn a_model_is_trained_once_stored_and_reported() {
     });
     harness.until("the failure is reported", |state| state.trained.len() == 2).await;
     assert!(harness.coordinator.state().trained[1].1.as_ref().unwrap_err().contains("no data"));
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn an_artefact_of_any_size_is_stored_in_extents_also_when_its_upload_ends() {
+    let harness = Harness::new().await;
+    let extent_bytes = usize::try_from(EXTENT_BYTES_MAX).unwrap();
+    let mut weights = vec![1; extent_bytes];
+    weights.extend_from_slice(b"the end");
+    harness.server.set(|state| state.trained.clone_from(&weights));
+    harness.store.end_an_upload();
+    harness.coordinator.set(|state| state.train.push(("large".parse().unwrap(), Training::default())));
+    harness.until("it is reported", |state| state.trained.len() == 1).await;
+    {
+        let state = harness.coordinator.state();
+        let artefact = state.trained[0].1.as_ref().unwrap().1.clone();
+        let sizes: Vec<u64> = artefact.extents.iter().map(|extent| extent.blob.size).collect();
+        assert_eq!((artefact.version, sizes), (Digest::of(&weights), vec![EXTENT_BYTES_MAX, 7]));
+        let end = harness.store.read(&artefact.extents[1].blob.digest).unwrap();
+        assert_eq!(end, &b"the end"[..]);
+    }
+    harness
+        .until("it is over", |state| state.reports.last().is_some_and(|report| report.trainings.is_empty()))
+        .await;
+    assert_eq!(harness.server.calls("DELETE"), 1, "the server need not keep it");
     harness.stop().await;
 }
 
