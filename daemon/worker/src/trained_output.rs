@@ -73,7 +73,10 @@ impl TrainedOutput {
 
 impl Requests {
     /// Stores what a training made. Fails if the upload ends early: try again from the start.
-    pub(super) async fn store_output(&self, output: &TrainedOutput) -> Result<StoredArtefact, StoreOutputError> {
+    pub(super) async fn store_output(
+        &self,
+        output: &TrainedOutput,
+    ) -> Result<StoredArtefact, StoreOutputError> {
         let size = output.size();
         let (mut upload, mut extents, mut hasher) = (None, Vec::new(), blake3::Hasher::new());
         let mut offset = 0;

@@ -27,9 +27,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::model_server::{
-    ModelServerClient, ServerError, TaskOutput, TaskState, TrainingTask,
-};
+use super::model_server::{ModelServerClient, ServerError, TaskOutput, TaskState, TrainingTask};
 use super::packages::FetchPackageError;
 use super::requests::{RequestError, Requests, back_off};
 use super::supervisor::ReadyServer;

@@ -171,7 +171,9 @@ impl ModelServerClient {
     /// Fetches a part of the artefact of a finished training: `length` bytes from `offset` on.
     pub async fn artefact_part(&self, task: &str, offset: u64, length: usize) -> Result<Bytes, ServerError> {
         let last = offset + (length as u64).saturating_sub(1);
-        let call = self.get(&format!("/idunno/tasks/{task}/artefact")).header("range", format!("bytes={offset}-{last}"));
+        let call = self
+            .get(&format!("/idunno/tasks/{task}/artefact"))
+            .header("range", format!("bytes={offset}-{last}"));
         let response = self.send(call, TRANSFER_TIMEOUT).await?;
         let part = self.body(response, length, TRANSFER_TIMEOUT).await?;
         if part.len() != length {
