@@ -30,7 +30,7 @@ from .environments import Environments
 from .errors import ApiError, ModelFailure, ParameterError, RunnerError, RunnerNotReadyError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
 from .gpus import Gpus
-from .http_body import announced_bytes, body_chunks, body_deadline, read_body, read_object, while_connected
+from .http_body import announced_bytes, body_chunks, read_body, read_object, steady_chunks, while_connected
 from .http_response import ERROR_HANDLERS, json_response
 from .inference_pool import InferencePool
 from .models import Model, registry
@@ -50,8 +50,6 @@ from .user_models import discover
 SERVER_NAME = "idunno-model-server"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics", "idunno"]
 SEED_MAX = 2**32 - 1
-ARTEFACT_BYTES_S_MIN = 4 * 1024 * 1024
-"""What a slow disk writes: so long may the upload of an artefact take."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -305,11 +303,11 @@ class Server:
         entry = self.repository.entry(request.path_params["model"])
         model = _trainable(entry)
         version = check_version(request.path_params["version"])
-        chunks = body_chunks(request)
-        seconds_max = self.limits.body_s_max + announced_bytes(request) // ARTEFACT_BYTES_S_MIN
+        store = self.repository.store
+        store.check_room(announced_bytes(request))
+        chunks = steady_chunks(body_chunks(request), self.limits.body_s_max)
         try:
-            async with body_deadline(seconds_max):
-                size = await self.repository.store.write(model, version, chunks, entry.version or None)
+            size = await store.write(model, version, chunks, entry.version or None)
         except OSError as error:
             raise ApiError(507, f"cannot store version {version} of model {entry.name}: {error}") from error
         return json_response({"model": entry.name, "version": version, "bytes": size}, 201)

@@ -3,7 +3,7 @@
 This is a cache of the cluster's file store: a file is written aside and renamed, but not flushed. A damaged one fails
 its canary when it is loaded.
 
-Bounds: VERSIONS_MAX versions per model, the oldest beyond that are removed. An artefact may be as large as the disk allows.
+Bounds: VERSIONS_MAX versions per model, the oldest beyond that are removed; the disk's free space for an artefact.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class ArtefactStore:
         files = [path for path in (self._root / model.name).glob(f"*{model.suffix}") if path.is_file()]
         files.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
         return [path.name.removesuffix(model.suffix) for path in files]
+
+    def check_room(self, size: int) -> None:
+        """Raises ApiError 507 for an artefact that the disk has no room for."""
+        free = shutil.disk_usage(self._root).free
+        if size > free:
+            raise ApiError(507, f"an artefact of {size} bytes does not fit on the disk, which has {free} bytes free")
 
     async def write(self, model: Model, version: str, chunks: AsyncIterator[bytes], loaded: str | None) -> int:
         """Stores a version and returns its size. The version `loaded` is never removed to make room.

@@ -41,6 +41,19 @@ async def body_chunks(request: Request, bytes_max: int = sys.maxsize) -> AsyncIt
         yield chunk
 
 
+async def steady_chunks(chunks: AsyncIterator[bytes], seconds_max: int) -> AsyncIterator[bytes]:
+    """The same chunks. Raises ApiError 408 if none comes for so long: a large body may take as long as it moves."""
+    while True:
+        try:
+            async with asyncio.timeout(seconds_max):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise ApiError(408, f"no byte of the body arrived for {seconds_max} s") from None
+        if chunk is None:
+            return
+        yield chunk
+
+
 @asynccontextmanager
 async def body_deadline(seconds_max: int) -> AsyncIterator[None]:
     """Ends a stalled body with ApiError 408, so that it does not hold a request slot forever."""
