@@ -1,9 +1,9 @@
 """Compares Ray Data with IDunno: the same data, model code and two cores. Then the head of each is killed.
 
 Rates: two actors against two workers, with batches of the same size, on photos and on the lines of bench.py's text job.
-Ray's time runs from the start of its first batch to the end of its last one, so it includes neither its start nor writing
-its last results; IDunno's runs from start-job to the last durable commit. Both, and the bare processes that they are
-compared with, run their models at the same niceness.
+Ray's time runs from the start of its first batch to the end of its last one, so it includes neither its start nor the
+writing of its last results; IDunno's runs from start-job to the last durable commit. Both, and the bare processes that
+they are compared with, run their models at the same niceness.
 
 After a kill: once a third of the photos is answered, Ray's head process (its GCS) and IDunno's coordinator are killed
 with SIGKILL, and nothing is restarted by hand. A job has ended when its program says so; after --patience seconds it
