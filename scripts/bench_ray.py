@@ -140,7 +140,7 @@ def ray_round(python, workload, rows, folder):
         return rows / seconds
 
 
-def compare(python, options, workload, rows, folder):
+def compare(python, options, workload, rows, unit, folder):
     """The best rate of each in all rounds, and of Ray and IDunno as ratios."""
     best = {"bare": 0.0, "ray": 0.0, "idunno": 0.0}
     for number in range(options.rounds):
@@ -153,7 +153,7 @@ def compare(python, options, workload, rows, folder):
         say(f"{workload.title}, round {number + 1}: {told}")
         best = {name: max(rate, rates[name]) for name, rate in best.items()}
     return {
-        **{f"{name}_rows_s": round(rate, 2) for name, rate in best.items()},
+        **{f"{name}_{unit}": round(rate, 2) for name, rate in best.items()},
         "ray_ratio": round(best["ray"] / best["bare"], 4),
         "idunno_ratio": round(best["idunno"] / best["bare"], 4),
         "idunno_by_ray": round(best["idunno"] / best["ray"], 4),
@@ -230,15 +230,16 @@ def main():
             photos = make_dataset(options.python, "photos", options.images, options.dir)
             workload = bench.Workload("photos", options.model, photos, 32)
         if "photos" in parts:
-            report["ray"] = compare(python, options, workload, options.images, folder / "photos")
+            report["ray"] = compare(python, options, workload, options.images, "qps", folder / "photos")
         if "text" in parts:
             lines = bench.text_workload(options)
-            report["ray_text"] = compare(python, options, lines, options.lines, folder / "text")
+            report["ray_text"] = compare(python, options, lines, options.lines, "rows_s", folder / "text")
         if "kill" in parts:
-            report["ray_head_killed"] = ray_killed(python, options, workload, folder / "ray-killed")
-            say(f"Ray's head killed: {json.dumps(report['ray_head_killed'])}")
-            report["idunno_coordinator_killed"] = idunno_killed(options, photos, folder / "cluster-killed")
-            say(f"IDunno's coordinator killed: {json.dumps(report['idunno_coordinator_killed'])}")
+            left = {"ray_head_killed": ray_killed(python, options, workload, folder / "ray-killed")}
+            say(f"Ray's head killed: {json.dumps(left)}")
+            left["idunno_coordinator_killed"] = idunno_killed(options, photos, folder / "cluster-killed")
+            say(f"both killed: {json.dumps(left)}")
+            report.setdefault("ray", {}).update(left)
     finally:
         if bench.clusters_end(folder):
             shutil.rmtree(folder, ignore_errors=True)

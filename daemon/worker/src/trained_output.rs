@@ -3,17 +3,21 @@
 //!
 //! Not here: what is reported of it (`training.rs`).
 
+use backon::Retryable;
 use bytes::Bytes;
 use idunno_shared::ids::{Digest, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{EXTENT_BYTES_MAX, PlacedBlob};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::model_server::{ModelServerClient, ServerError};
-use super::requests::{RequestError, Requests};
+use super::requests::{RequestError, Requests, back_off};
 use super::trained_package::TrainedFile;
+
+/// How often a part is asked for again: for about ten seconds.
+const PART_RETRIES_MAX: usize = 10;
 
 /// What a training made was not stored.
 #[derive(Debug, Error)]
@@ -49,16 +53,22 @@ impl TrainedOutput {
         }
     }
 
-    /// Metadata are one part.
+    /// Metadata are one part. A part is tried again as long as the server may still have it: another training costs more.
     async fn part(&self, offset: u64, length: usize) -> Result<Bytes, ServerError> {
-        match self {
-            Self::Metadata(bytes) => Ok(bytes.clone()),
-            Self::Task { server, task, .. } => match server.artefact_part(task, offset, length).await {
-                // A server that does not know the task has restarted since.
-                Err(ServerError::Status { status: 404, message }) => Err(ServerError::Disconnected(message)),
-                fetched => fetched,
-            },
-        }
+        let (server, task) = match self {
+            Self::Metadata(bytes) => return Ok(bytes.clone()),
+            Self::Task { server, task, .. } => (server, task),
+        };
+        let fetched = (|| server.artefact_part(task, offset, length))
+            .retry(back_off().with_max_times(PART_RETRIES_MAX))
+            .when(ServerError::is_server_failure)
+            .notify(|error, _| warn!(%error, task, "cannot fetch a part of an artefact, retrying"))
+            .await;
+        fetched.map_err(|error| match error {
+            // A server that does not know the task has restarted since.
+            ServerError::Status { status: 404, message } => ServerError::Disconnected(message),
+            error => error,
+        })
     }
 
     /// The server may delete the artefact: it is stored, or no longer wanted.

@@ -184,9 +184,11 @@ impl Requests {
             report,
             package: package.as_ref().map(PackageWithArtefact::origin),
         };
-        self.report(order, outcome).await?;
-        self.store.end(upload).await;
-        Ok(())
+        let reported = self.report(order, outcome).await;
+        if !matches!(reported, Err(RequestError::UploadEnded)) {
+            self.store.end(upload).await;
+        }
+        Ok(reported?)
     }
 
     async fn package_with(

@@ -64,7 +64,7 @@ class Limits:
     """Infer requests running or waiting. Each may hold `body_bytes_max` of memory."""
     body_bytes_max: int = 256 * 1024 * 1024
     body_s_max: int = 60
-    """Seconds for the body of an infer request or an artefact to arrive."""
+    """Seconds for the body of an infer request to arrive, and between two pieces of an artefact."""
 
 
 class Server:

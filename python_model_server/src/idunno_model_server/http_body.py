@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -54,21 +53,15 @@ async def steady_chunks(chunks: AsyncIterator[bytes], seconds_max: int) -> Async
         yield chunk
 
 
-@asynccontextmanager
-async def body_deadline(seconds_max: int) -> AsyncIterator[None]:
-    """Ends a stalled body with ApiError 408, so that it does not hold a request slot forever."""
+async def read_body(request: Request, bytes_max: int, seconds_max: int) -> bytearray:
+    """A body in memory. Raises ApiError 408 if it does not arrive in time, so that it does not hold a request slot forever."""
+    body = bytearray()
     try:
         async with asyncio.timeout(seconds_max):
-            yield
+            async for chunk in body_chunks(request, bytes_max):
+                body += chunk
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {seconds_max} s") from None
-
-
-async def read_body(request: Request, bytes_max: int, seconds_max: int) -> bytearray:
-    body = bytearray()
-    async with body_deadline(seconds_max):
-        async for chunk in body_chunks(request, bytes_max):
-            body += chunk
     return body
 
 

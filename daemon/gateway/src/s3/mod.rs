@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod buckets;
 pub mod chunked;
 pub mod conditions;
+mod deletions;
 pub mod gateway;
 pub mod listing;
 pub mod multipart;
@@ -31,9 +32,9 @@ use s3s::dto::{
 use s3s::{S3, S3Request, S3Response, S3Result};
 
 use self::buckets::{bucket_acl, full_control};
+use self::deletions::conditional_deletion;
 use self::gateway::{Gateway, owner};
 use self::names::UploadName;
-use self::objects::conditional_deletion;
 
 type Answer<T> = S3Result<S3Response<T>>;
 

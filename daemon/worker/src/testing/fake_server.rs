@@ -34,6 +34,8 @@ pub(in super::super) struct FakeServerState {
     pub(in super::super) loaded: BTreeMap<String, Vec<String>>,
     pub(in super::super) artefacts: BTreeMap<String, Vec<u8>>,
     pub(in super::super) trained: Vec<u8>,
+    /// Closes the connection once in place of a part of it.
+    pub(in super::super) cuts_a_part: bool,
     /// The dataset of each ordered training.
     pub(in super::super) trained_on: Vec<Option<PathBuf>>,
     /// The package of each ordered training.
@@ -84,6 +86,7 @@ impl FakeServer {
             loaded: BTreeMap::new(),
             artefacts: BTreeMap::new(),
             trained: b"weights".to_vec(),
+            cuts_a_part: false,
             trained_on: Vec::new(),
             trained_packages: Vec::new(),
             training_failure: None,
@@ -196,6 +199,9 @@ async fn serve(
             }
         };
         if let Some((first, last)) = range {
+            if std::mem::take(&mut state.lock().unwrap().cuts_a_part) {
+                return;
+            }
             reply.body = reply.body[first..=last].to_vec();
         }
         let header =

@@ -75,12 +75,15 @@ async fn a_model_is_trained_once_stored_and_reported() {
 }
 
 #[tokio::test]
-async fn an_artefact_of_any_size_is_stored_in_extents_also_when_its_upload_ends() {
+async fn an_artefact_of_any_size_is_stored_in_extents_though_its_upload_and_a_call_end_early() {
     let harness = Harness::new().await;
     let extent_bytes = usize::try_from(EXTENT_BYTES_MAX).unwrap();
     let mut weights = vec![1; extent_bytes];
     weights.extend_from_slice(b"the end");
-    harness.server.set(|state| state.trained.clone_from(&weights));
+    harness.server.set(|state| {
+        state.trained.clone_from(&weights);
+        state.cuts_a_part = true;
+    });
     harness.store.end_an_upload();
     harness.coordinator.set(|state| state.train.push(("large".parse().unwrap(), Training::default())));
     harness.until("it is reported", |state| state.trained.len() == 1).await;
@@ -96,6 +99,7 @@ async fn an_artefact_of_any_size_is_stored_in_extents_also_when_its_upload_ends(
         .until("it is over", |state| state.reports.last().is_some_and(|report| report.trainings.is_empty()))
         .await;
     assert_eq!(harness.server.calls("DELETE"), 1, "the server need not keep it");
+    assert_eq!(harness.server.calls("/train"), 1, "and need not train again");
     harness.stop().await;
 }
 
