@@ -84,6 +84,21 @@ def test_a_package_without_requirements_runs_beside_the_model_server(tries: Trie
     assert not tries.environments.exists()
 
 
+def test_a_package_is_read_through_links(tries: Tries, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As `idunno model test` puts down a folder; and as caches of weights link their files."""
+    version = write_package(tries.folder, {**WITHOUT_OWN_JSON, "data/offset.txt": "4"})
+    files, elsewhere = tries.folder / version / "files", tmp_path_factory.mktemp("elsewhere")
+    offset = files / "data/offset.txt"
+    offset.rename(elsewhere / "blob")
+    offset.symlink_to(elsewhere / "blob")
+    files.rename(elsewhere / "package")
+    files.symlink_to(elsewhere / "package")
+    (tries.folder / "question.txt").write_text("abc")
+    code, result, _ = tries.run(version, "question.txt")
+    assert code == 0, result
+    assert [answer["error"] for answer in result["answers"]] == [None, None]
+
+
 def test_a_model_that_cannot_be_loaded_shows_its_traceback(tries: Tries) -> None:
     code, result, _ = tries.run(write_package(tries.folder, {**WITHOUT_OWN_JSON, "data/offset.txt": "no number"}))
     assert code == 1

@@ -54,7 +54,7 @@ async def steady_chunks(chunks: AsyncIterator[bytes], seconds_max: int) -> Async
 
 
 async def read_body(request: Request, bytes_max: int, seconds_max: int) -> bytearray:
-    """A body in memory. Raises ApiError 408 if it does not arrive in time, so that it does not hold a request slot forever."""
+    """A body in memory. Raises ApiError 408 if it does not arrive in time: it must not hold a request slot forever."""
     body = bytearray()
     try:
         async with asyncio.timeout(seconds_max):

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,9 @@ async def _tried(
     inputs: list[tuple[str, bytes]],
 ) -> Tried:
     begin_s = time.perf_counter()
-    process = await host.start("", python, PackageSettings.read(folder).needs(folder))
+    needs = PackageSettings.read(folder).needs(folder)
+    needs = replace(needs, read=(*needs.read, *_linked(folder / FILES)))
+    process = await host.start("", python, needs)
     await process.open({"name": name, "package": str(folder), "load": True})
     opened_s = time.perf_counter() - begin_s
     opening = process.opening
@@ -131,6 +133,15 @@ async def _tried(
     start_s = opened_s - opening.load_s - opening.canary_s
     start_s, load_s, canary_s = (round(value, DIGITS) for value in (start_s, opening.load_s, opening.canary_s))
     return Tried(environment, start_s, load_s, canary_s, answers)
+
+
+def _linked(files: Path) -> list[Path]:
+    """Where links lead: on a member that is a part of the package, and here the model needs the right to read it."""
+    if files.is_symlink():
+        files = files.resolve()
+        return [files, *_linked(files)]
+    below = (Path(folder, name) for folder, folders, names in os.walk(files) for name in (*folders, *names))
+    return [path.resolve() for path in below if path.is_symlink()]
 
 
 async def _answer(process: RunnerProcess, title: str, row: bytes) -> TriedInput:
