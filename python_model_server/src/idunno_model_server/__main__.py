@@ -20,6 +20,7 @@ from .confine import raise_oom_score
 from .errors import FaultPlanError
 from .fault_injection import ENVIRONMENT as FAULTS_ENVIRONMENT
 from .freed_memory import keep_freed_memory
+from .garbage import collect_rarely
 from .http_connection import BoundedConnection
 from .models import registry
 from .os_process import (
@@ -155,6 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     one_thread_per_library()
     keep_freed_memory()
+    collect_rarely()
     if options.check_models:
         return check_models(options.models_dir)
     os.umask(0o077)  # models and training data are this user's alone

@@ -10,7 +10,6 @@ loaded or unloaded meanwhile.
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import sys
 from collections import defaultdict
@@ -27,7 +26,7 @@ from .environments import Environments
 from .errors import ApiError, MemoryShortageError, ModelFailure, PackageError, RunnerError
 from .execution import open_model
 from .failures import RecentFailures
-from .freed_memory import return_freed_memory
+from .garbage import collect_and_freeze
 from .gpus import ANYWHERE, Gpus, Place
 from .inference_pool import InferencePool
 from .models import Model
@@ -323,7 +322,7 @@ class Repository:
         for version in dropped:
             await entry.versions.pop(version).serving.end()
         if entry.is_predefined:
-            await asyncio.to_thread(_collect_and_freeze)
+            await asyncio.to_thread(collect_and_freeze)
 
     async def close(self) -> None:
         """Ends all runners."""
@@ -331,15 +330,6 @@ class Repository:
             for version in list(entry.versions):
                 await entry.versions.pop(version).serving.end()
         await self._host.close()
-
-
-def _collect_and_freeze() -> None:
-    """Frees what is unreachable, and takes what remains out of later collections: a full one visits every object of the
-    loaded models, which takes a tenth of the time of a text model."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    return_freed_memory()
 
 
 def _refused(entry: ModelEntry, version: str, error: Exception) -> ApiError:
