@@ -7,7 +7,7 @@ model servers, and neither side's time includes loading the model.
 The text job is a job over one file of JSON lines, with a model that answers whole batches. The bare processes parse
 the same lines, pass them to the model in batches of the same size, and write their answers, too.
 
-Fairness: see bench_fairness.py.
+Fairness: see bench_fairness.py. The limits beside which the store's figures stand: see bench_limits.py.
 
 No-op batches: see tests/no_op/main.rs.
 
@@ -31,10 +31,9 @@ from pathlib import Path
 
 import arguments
 from bench_fairness import await_loaded, bench_fairness, bench_fairness_table
+from bench_limits import GIB, SMALL_BYTES, measure_machine, ratios, store_bounds, table
 from local_cluster import Failed, LocalCluster, make_dataset, run_program, say
 
-GIB = 1 << 30
-SMALL_BYTES = 20_000
 WRITE_BYTES = 1 << 20
 
 # How far the model server lowers its own priority (the default of its --nice).
@@ -229,6 +228,8 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=options.dir))
     report = {}
     try:
+        report["bounds"] = measure_machine(options, folder)
+        say(f"the machine: {json.dumps(report['bounds'])}")
         if options.only in (None, "main-job"):
             report["main_job"] = bench_main_job(options, folder)
         if options.only in (None, "text"):
@@ -241,7 +242,11 @@ def main():
         if options.only in (None, "no-op"):
             report["no_op"] = bench_no_op(options, folder)
         if options.only in (None, "store"):
-            report.update(bench_store(options, folder))
+            figures = bench_store(options, folder)
+            bounds = store_bounds(report["bounds"], encrypted=not options.insecure)
+            say(table(figures, bounds))
+            report["bounds"].update(bounds)
+            report.update(figures | ratios(figures, bounds))
     finally:
         if clusters_end(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ if [[ "${1:-}" == ray ]]; then
 fi
 "$root/scripts/setup_python.sh"
 cargo build --locked --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
-cargo build --locked --release --manifest-path "$root/Cargo.toml" --package idunno-tests --bin no-op
+cargo build --locked --release --manifest-path "$root/Cargo.toml" --package idunno-tests --bin no-op --bin machine
 target=${CARGO_TARGET_DIR:-$root/target}
 python="$root/.venv/bin/python"
 exec "$python" "$root/scripts/$program" --programs "$target/release" --python "$python" "$@"
