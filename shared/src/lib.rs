@@ -20,5 +20,6 @@ pub mod package;
 pub mod public_addresses;
 #[cfg(feature = "client")]
 pub mod security;
+pub mod similar;
 pub mod text;
 pub mod wire;

@@ -16,7 +16,6 @@ pub mod records;
 pub mod results;
 pub mod schemas;
 pub mod shown;
-pub mod similar;
 pub mod table;
 pub mod text;
 pub mod warnings;

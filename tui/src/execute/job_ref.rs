@@ -7,10 +7,10 @@ use std::fmt;
 
 use idunno_shared::ids::JobId;
 use idunno_shared::names::JobName;
+use idunno_shared::similar::did_you_mean;
 use idunno_shared::wire::control::JobView;
 use thiserror::Error;
 
-use crate::answer::similar::did_you_mean;
 use crate::answer::{Exit, Failure, text};
 use crate::command::JobRef;
 

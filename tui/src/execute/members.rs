@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
+use idunno_shared::similar::did_you_mean;
 use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest, IdentityView, MemberView};
 use tokio::time::timeout;
 
@@ -12,7 +13,6 @@ use crate::answer::cluster::{
     Member, MemberIdentity, MemberList, Membership, MembershipChange, resources_by_member,
 };
 use crate::answer::shown::Shown;
-use crate::answer::similar::did_you_mean;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, identities, text, warnings};
 use crate::command::values::MemberRef;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use idunno_shared::folders;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, ModelName};
+use idunno_shared::similar::did_you_mean;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Changed, NewPackage, PackageSummary, RUNTIME_BYTES_MAX, TrainedFrom};
 use idunno_shared::wire::jobs::Training;
@@ -106,8 +107,11 @@ impl State {
         if names.contains(name.as_str()) {
             return Ok(());
         }
+        let meant = did_you_mean(name.as_str(), names.iter().copied());
+        let the = if meant.is_empty() { "; the" } else { " The" };
         let names: Vec<&str> = names.into_iter().collect();
-        Err(Refusal::not_found(format!("there is no model '{name}'; the models are {}", names.join(", "))))
+        let message = format!("there is no model '{name}'{meant}{the} models are {}", names.join(", "));
+        Err(Refusal::not_found(message))
     }
 
     /// Requesting a training that is already requested changes nothing.

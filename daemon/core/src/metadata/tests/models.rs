@@ -27,7 +27,13 @@ fn a_model_is_predefined_known_or_offered() {
     assert!(fixture.state.check_model(&"mnist-mlp".parse().unwrap(), &nothing).is_ok());
     let refusal = fixture.state.check_model(&model, &nothing).unwrap_err();
     assert_eq!(refusal.code, RefusalCode::NotFound);
-    assert!(refusal.message.contains("'mine'") && refusal.message.contains("mnist-mlp"), "{refusal}");
+    assert!(
+        refusal.message.starts_with("there is no model 'mine'; the models are efficientnet-lite0,"),
+        "{refusal}"
+    );
+    let slip = fixture.state.check_model(&"mnist_mlp".parse().unwrap(), &nothing).unwrap_err();
+    let said = "there is no model 'mnist_mlp'; did you mean mnist-mlp? The models are efficientnet-lite0,";
+    assert!(slip.message.starts_with(said), "{slip}");
     assert!(fixture.state.check_model(&model, &BTreeSet::from([model.clone()])).is_ok());
     fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
     assert!(fixture.state.check_model(&model, &nothing).is_ok());
