@@ -64,8 +64,7 @@ impl EventStream {
             self.events.compare(before, &view);
         }
         self.shown = Some(view);
-        let new: Vec<Event> =
-            self.events.list.iter().filter(|event| event.number > self.given).cloned().collect();
+        let new: Vec<Event> = self.events.after(self.given).cloned().collect();
         self.given = new.last().map_or(self.given, |event| event.number);
         new
     }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{ClusterView, JobState, Liveness};
 use idunno_shared::wire::jobs::ServerState;
+use serde::{Deserialize, Serialize};
 
 use super::theme::Tone;
 use crate::answer::text;
 
 /// What an event has in common with others of which one line is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Repeat {
     /// Workers were shared anew.
     Rebalance,
@@ -47,6 +48,22 @@ pub struct Events {
 }
 
 impl Events {
+    /// Puts what an earlier console has seen before all others.
+    pub fn restore(&mut self, earlier: Vec<Event>) {
+        let later = std::mem::take(&mut self.list);
+        earlier.into_iter().chain(later).for_each(|event| self.push(event));
+    }
+
+    /// The events after the one with this number, oldest first.
+    pub fn after(&self, number: u64) -> impl Iterator<Item = &Event> {
+        self.list.iter().filter(move |event| event.number > number)
+    }
+
+    /// The number of the newest event; 0 if there was none yet.
+    pub fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
     pub fn record(&mut self, at_ms: u64, tone: Tone, kind: &'static str, text: impl Into<String>) {
         let text = text.into();
         self.push(Event { number: 0, at_ms, tone, kind, text, repeat: None, amount: 1 });

@@ -14,6 +14,7 @@ pub mod completion_names;
 pub mod connection;
 pub mod detail;
 pub mod event_fold;
+pub mod event_log;
 pub mod event_stream;
 pub mod events;
 pub mod fetch;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,8 +17,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::mode::Mode;
 use super::msg::SaveError;
@@ -27,7 +27,7 @@ use super::terminal::{Screen, SuspendSignals, termination_signal};
 use super::theme::{Theme, Tone};
 use super::update::update;
 use super::view::view;
-use super::{connection, fetch, local_paths, log_source};
+use super::{connection, event_log, fetch, local_paths, log_source};
 use crate::answer::Failure;
 use crate::command::Global;
 use crate::execute as commands;
@@ -37,6 +37,8 @@ use crate::tail::LogLine;
 
 const FRAME_PERIOD: Duration = Duration::from_millis(33);
 const CHANNEL: usize = 64;
+/// How long the console's end waits for a disk.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(1);
 /// A file in the directory of the settings: the tour was seen.
 const TOUR_SEEN: &str = "tour-seen";
 
@@ -60,10 +62,13 @@ pub async fn run(global: &Global, settings: Settings) -> io::Result<()> {
         results: results_sender,
         running: BTreeMap::new(),
         cluster,
+        event_log: EventLog::default(),
     };
     console.enter_cluster();
     let mut screen = Screen::open(console.state.mouse)?;
-    console.run(&mut screen, results).await
+    let ended = console.run(&mut screen, results).await;
+    console.event_log.keep(&console.state).await;
+    ended
 }
 
 fn initial_state(global: &Global, settings: &Settings) -> State {
@@ -172,6 +177,53 @@ struct Console {
     /// By operation id.
     running: BTreeMap<u64, Arc<Counters>>,
     cluster: ClusterWatch,
+    event_log: EventLog,
+}
+
+/// Where the events on screen are kept.
+#[derive(Default)]
+struct EventLog {
+    file: PathBuf,
+    /// Of the newest event in it.
+    last_number: u64,
+    writing: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl EventLog {
+    /// Goes on with the file of the cluster on screen, whose events are put before those that are there.
+    fn open(&mut self, settings: &Path, state: &mut State) -> io::Result<()> {
+        let file = event_log::file(settings, &state.label);
+        if file == self.file {
+            return Ok(());
+        }
+        self.file = file;
+        let earlier = event_log::read(&self.file)?;
+        self.last_number = earlier.last().map_or(0, |_| earlier.len() as u64);
+        state.events.restore(earlier);
+        Ok(())
+    }
+
+    /// Starts to write what is new, unless a disk still has the events before it.
+    fn write(&mut self, state: &State) {
+        let is_written = self.writing.as_ref().is_none_or(JoinHandle::is_finished);
+        if is_written && state.events.last_number() > self.last_number {
+            let new: Vec<_> = state.events.after(self.last_number).cloned().collect();
+            self.last_number = state.events.last_number();
+            let file = self.file.clone();
+            // What cannot be kept is still on screen.
+            self.writing = Some(tokio::task::spawn_blocking(move || event_log::append(&file, &new)));
+        }
+    }
+
+    /// Writes what is new, before the console ends.
+    async fn keep(&mut self, state: &State) {
+        for _ in 0..2 {
+            self.write(state);
+            if let Some(writing) = self.writing.take() {
+                let _ = timeout(KEEP_TIMEOUT, writing).await;
+            }
+        }
+    }
 }
 
 enum LoopControl {
@@ -213,13 +265,14 @@ impl Console {
                 Some(event) = self.cluster.net.recv() => {
                     // A local cluster may have started meanwhile; it has a name of its own.
                     if self.state.connection != ConnectionState::Live {
-                        self.state.label = self.cluster.session.label();
+                        self.show_label();
                     }
                     self.take(Msg::Net(event), screen)
                 }
                 Some(lines) = self.cluster.logs.recv() => self.take(Msg::Log(lines), screen),
                 _ = ticks.tick() => {
                     self.report_progress(screen);
+                    self.event_log.write(&self.state);
                     self.take(Msg::Tick, screen)
                 }
             };
@@ -340,6 +393,8 @@ impl Console {
             self.settings.resolve(requested).and_then(|global| Ok((ClusterWatch::start(&global)?, global)));
         match started {
             Ok((cluster, global)) => {
+                self.event_log.write(&self.state);
+                self.event_log = EventLog::default();
                 self.state = State { mouse: self.state.mouse, ..initial_state(&global, &self.settings) };
                 self.cluster = cluster;
                 self.started = Instant::now();
@@ -351,11 +406,20 @@ impl Console {
     }
 
     fn enter_cluster(&mut self) {
+        self.show_label();
         let session = &self.cluster.session;
-        self.state.label = session.label();
         self.state.default_member = session.default_member();
         self.state.read_only = session.read_only;
         self.state.grant.clone_from(&session.grant);
+    }
+
+    /// Shows what the cluster is called, and the events that were kept under that name.
+    fn show_label(&mut self) {
+        self.state.label = self.cluster.session.label();
+        if let Err(error) = self.event_log.open(&self.settings.dir, &mut self.state) {
+            let text = format!("cannot read earlier events: {}: {error}", self.event_log.file.display());
+            self.state.notify(text, Tone::Warn, self.now_ms());
+        }
     }
 
     fn report_progress(&mut self, screen: &Screen) {

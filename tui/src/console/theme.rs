@@ -4,11 +4,12 @@
 //! against their background. `colour-blind` shows good and bad in blue and orange. `mono` sets modifiers only.
 
 use ratatui::style::{Color, Modifier, Style};
+use serde::{Deserialize, Serialize};
 
 use crate::command::Palette;
 
 /// What a piece of text means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tone {
     #[default]
     Plain,

@@ -96,9 +96,13 @@ fn the_tour_is_shown_once() {
 }
 
 #[test]
-fn the_console_survives_its_coordinator_and_keeps_the_selection() {
+fn the_console_survives_its_coordinator_and_keeps_the_selection_and_the_events() {
     let cluster = Cluster::start();
-    let mut console = cluster.console(&[]);
+    let config = cluster.dir.path().join("kept");
+    std::fs::create_dir(&config).unwrap();
+    std::fs::write(config.join("tour-seen"), "").unwrap();
+    let settings = [("IDUNNO_CONFIG_DIR", config.to_str().unwrap())];
+    let mut console = cluster.console(&settings);
     console.shows("● LIVE");
     console.press("2");
     console.until("three members", |it| it.screen().matches("● up").count() == 3);
@@ -128,6 +132,11 @@ fn the_console_survives_its_coordinator_and_keeps_the_selection() {
     console.shows("became coordinator in term");
     console.press("q");
     assert_eq!(console.exit_code(), 0);
+    let mut again = cluster.console(&settings);
+    again.shows("● LIVE");
+    again.press("8");
+    again.shows(&format!("{before} is dead"));
+    again.shows("became coordinator in term");
 }
 
 #[test]
