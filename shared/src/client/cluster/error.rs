@@ -35,9 +35,6 @@ pub enum ClusterError {
     },
 }
 
-/// What stands between an error and the id of the operation that failed.
-const BEFORE_OPERATION: &str = " (operation ";
-
 /// How long the caller waited, if that was at least a second.
 fn within(waited: Duration) -> String {
     if waited.as_secs() == 0 { String::new() } else { format!(" within {} s", waited.as_secs()) }
@@ -53,21 +50,41 @@ impl ClusterError {
         }
     }
 
-    /// The same, with the operation's id where members may have noted it.
+    /// The same, with the operation's id where the members' logs know more than the message says.
     pub(super) fn of_operation(mut self, op: OpId) -> Self {
         let text = match &mut self {
-            Self::Refused(refusal) if refusal.code != RefusalCode::Forbidden => &mut refusal.message,
+            Self::Refused(refusal) if !says_all(&refusal.code) => &mut refusal.message,
             Self::Unreachable { last, .. } => last,
             _ => return self,
         };
-        *text = format!("{text}{BEFORE_OPERATION}{op}; see 'idunno logs --grep {op}')");
+        *text = format!("{text} (operation {op}; see 'idunno logs --grep {op}')");
         self
     }
 
-    /// What the cluster refused, without the operation's id: for a question whether to do it all the same.
+    /// What the cluster refused.
     pub fn refused(&self) -> Option<(&RefusalCode, &str)> {
         let Self::Refused(Refusal { code, message }) = self else { return None };
-        Some((code, message.split_once(BEFORE_OPERATION).map_or(message, |(bare, _)| bare)))
+        Some((code, message))
+    }
+}
+
+/// Whether such a refusal is a verdict on the request, which its message explains.
+const fn says_all(code: &RefusalCode) -> bool {
+    match code {
+        RefusalCode::NotFound
+        | RefusalCode::Invalid
+        | RefusalCode::Conflict
+        | RefusalCode::Unsupported
+        | RefusalCode::Forbidden
+        | RefusalCode::NotNewest => true,
+        RefusalCode::NotCoordinator { .. }
+        | RefusalCode::NoQuorum
+        | RefusalCode::Busy
+        | RefusalCode::UploadOver
+        | RefusalCode::StaleTerm
+        | RefusalCode::Unknown
+        | RefusalCode::Internal
+        | RefusalCode::InProgress { .. } => false,
     }
 }
 
@@ -76,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operation_is_named_unless_the_caller_may_not_do_it_and_left_out_of_questions() {
+    fn the_operation_is_named_where_logs_know_more() {
         let op = OpId(0x1234, 0);
         let refused = |code| ClusterError::from(Refusal::new(code, "it exists")).of_operation(op);
-        let conflict = refused(RefusalCode::Conflict);
         let text = "it exists (operation 0000000000001234; see 'idunno logs --grep 0000000000001234')";
-        assert_eq!(conflict.to_string(), text);
-        assert_eq!(conflict.refused(), Some((&RefusalCode::Conflict, "it exists")));
-        assert_eq!(refused(RefusalCode::Forbidden).to_string(), "it exists");
+        assert_eq!(refused(RefusalCode::Unknown).to_string(), text);
+        for verdict in [RefusalCode::Conflict, RefusalCode::Forbidden, RefusalCode::NotFound] {
+            assert_eq!(refused(verdict).to_string(), "it exists");
+        }
     }
 
     #[test]
