@@ -1,4 +1,4 @@
-"""What this machine can do at most, and how near to it the store's figures come: the bounds of scripts/bench.py.
+"""What this machine can do at most, and how near the store's figures come to it: the bounds of scripts/bench.py.
 
 A bound counts only the work that no store with the same promises can leave out, as if all cores did nothing else: each byte
 is encrypted where it leaves a process and decrypted where it enters another, hashed once where it must be checked, copied
@@ -84,6 +84,6 @@ def table(figures, bounds):
     """The figures beside their bounds, as lines for people."""
     rows = [("figure", "found", "bound", "ratio", "bound by")]
     for name in RATIOS.values():
-        bound = bounds[name]
-        rows.append((name, f"{figures[name]:.0f}", f"{bound['rate']:.0f}", f"{figures[name] / bound['rate']:.2f}", bound["of"]))
+        found, bound = figures[name], bounds[name]
+        rows.append((name, f"{found:.0f}", f"{bound['rate']:.0f}", f"{found / bound['rate']:.2f}", bound["of"]))
     return "\n".join(f"{row[0]:<18} {row[1]:>8} {row[2]:>8} {row[3]:>6}  {row[4]}" for row in rows)
