@@ -1,8 +1,9 @@
 """What this machine can do at most, and how near the store's figures come to it: the bounds of scripts/bench.py.
 
-A bound counts only the work that no store with the same promises can leave out, as if all cores did nothing else: each byte
-is encrypted where it leaves a process and decrypted where it enters another, hashed once where it must be checked, copied
-through a socket, and written. What the disk takes for it alone may be the longer part, and then it is the bound.
+A bound counts only the work that no store with the same promises can leave out, as if all cores did nothing else: each
+byte is encrypted where it leaves a process and decrypted where it enters another, hashed once where it must be
+checked, copied through a socket, and written. What the disk takes for it alone may be the longer part, and then it is
+the bound.
 """
 
 import json
