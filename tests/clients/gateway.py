@@ -60,7 +60,7 @@ class Cluster:
     def idunno(self, *arguments: str, check: bool = True) -> str:
         """Runs a command of the command line, and answers what it prints."""
         command = [self.programs / "idunno", "--dir", self.directory, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if check and done.returncode != 0:
             raise AssertionError(f"idunno {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.stdout

@@ -28,7 +28,7 @@ def write_polars(path):
 
 def write_duckdb(path):
     table = polars.DataFrame({"key": KEYS, "text": WORDS})
-    query = "SELECT *, TIMESTAMPTZ '2026-12-01 12:30:00+00' AS when FROM found ORDER BY key"
+    query = "SELECT *, TIMESTAMPTZ '2026-12-01 12:30:00+00' AS \"when\" FROM found ORDER BY key"
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
         database.register("found", table)
@@ -50,7 +50,7 @@ def read_polars(path):
 
 def read_duckdb(path):
     with duckdb.connect() as database:
-        found = database.execute(f"SELECT id, output, when FROM '{path}' ORDER BY query").fetchall()
+        found = database.execute(f"SELECT id, output, \"when\" FROM '{path}' ORDER BY query").fetchall()
         mean = database.execute(f"SELECT avg(output[1]) FROM '{path}' WHERE error IS NULL").fetchone()[0]
     assert mean == pytest.approx(sum(vector[0] for vector in VECTORS) / ROWS)
     return [row[0] for row in found], [row[1] for row in found], [row[2] for row in found]
