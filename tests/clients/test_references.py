@@ -107,6 +107,38 @@ NAMES = [
 
 
 @pytest.mark.parametrize("service", ["moto", "gateway"])
+def test_what_is_in_a_bucket_is_put(service, workers, moto, cluster, key, tmp_path):
+    endpoint = moto if service == "moto" else cluster.endpoint
+    s3 = client_at(endpoint, key)
+    bucket, dataset = f"put-{service}", f"put-{service}"
+    s3.create_bucket(Bucket=bucket)
+    contents = {name: text(number).encode() for number, name in enumerate(NAMES)} | {"empty": b""}
+    for name, content in contents.items():
+        s3.put_object(Bucket=bucket, Key=f"in/{name}", Body=content)
+    s3.put_object(Bucket=bucket, Key="in/.DS_Store", Body=b"junk")
+    # Larger than the parts in which it is read, and its length is no multiple of theirs.
+    large = os.urandom(40 * 1024 * 1024 + 7)
+    s3.put_object(Bucket=bucket, Key="large.bin", Body=large)
+    reach = ["--endpoint-url", endpoint]
+
+    workers.idunno("put", f"s3://{bucket}/large.bin", f"{service}/large.bin", *reach)
+    workers.idunno("get", f"{service}/large.bin", str(tmp_path / "large.bin"))
+    assert (tmp_path / "large.bin").read_bytes() == large
+    populate = ["populate-test-data", f"s3://{bucket}/in/", "--dataset", dataset, *reach]
+    assert f"put {len(contents)} files" in workers.idunno(*populate, "--dry-run")
+    said = workers.idunno(*populate)
+    assert f"{dataset}: {len(contents)} files put" in said
+    assert "files of a system" in said
+    workers.idunno("get-dataset", dataset, str(tmp_path / "back"))
+    assert {name: (tmp_path / "back" / name).read_bytes() for name in contents} == contents
+    s3.put_object(Bucket=bucket, Key="in/plain.txt", Body=b"new")
+    assert f"1 file put (3 bytes), {len(contents) - 1} already there" in workers.idunno(*populate)
+
+    assert "populate-test-data takes all" in refused(workers, "put", f"s3://{bucket}/in/", "x", *reach)
+    assert "missing" in refused(workers, "put", f"s3://{bucket}/missing", "x", *reach)
+
+
+@pytest.mark.parametrize("service", ["moto", "gateway"])
 def test_a_bucket_is_read_where_it_is(service, workers, moto, cluster, key):
     endpoint = moto if service == "moto" else cluster.endpoint
     s3 = client_at(endpoint, key)

@@ -80,9 +80,8 @@ pub(crate) fn flush_ms(folder: &Path) -> io::Result<f64> {
 fn at_once<T: Sync>(items: &[T], run: impl Fn(&T) -> io::Result<()> + Sync) -> io::Result<()> {
     thread::scope(|scope| {
         let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| run(item))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
-            .collect()
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+        })
     })
 }

@@ -1,5 +1,6 @@
 //! What stands in for the client in programs that are built without it: nothing is listed or read.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -31,6 +32,17 @@ impl ObjectClient {
     /// Fails.
     #[expect(clippy::unused_async, reason = "as the client that is built")]
     pub async fn read(&self, _: &ReferenceSource, _: &ObjectReference) -> Result<Bytes, ReadError> {
+        Err(ReadError::NotBuilt)
+    }
+
+    /// Fails.
+    #[expect(clippy::unused_async, reason = "as the client that is built")]
+    pub async fn read_part(
+        &self,
+        _: &ReferenceSource,
+        _: &ObjectReference,
+        _: Range<u64>,
+    ) -> Result<Bytes, ReadError> {
         Err(ReadError::NotBuilt)
     }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
 use object_store::{
-    Attribute, BackoffConfig, Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _,
-    PutMode, PutOptions, RetryConfig,
+    Attribute, BackoffConfig, Error as StoreError, GetOptions, GetRange, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMode, PutOptions, RetryConfig,
 };
 use reqwest::Client;
 
@@ -147,11 +148,17 @@ fn azure(key: &Key) -> MicrosoftAzureBuilder {
 pub(crate) struct Bucket(Arc<dyn ObjectStore>);
 
 impl Bucket {
-    /// Reads an object whole, if it is still the one that was listed.
-    pub(crate) async fn read(&self, key: &str, object: &ObjectReference) -> Result<Bytes, ReadError> {
+    /// Reads an object, whole or a part of it, if it is still the one that was listed.
+    pub(crate) async fn read(
+        &self,
+        key: &str,
+        object: &ObjectReference,
+        part: Option<Range<u64>>,
+    ) -> Result<Bytes, ReadError> {
         let url = || object.url.clone();
         let path = Path::parse(key).map_err(|error| ReadError::Url { url: url(), why: error.to_string() })?;
-        let options = GetOptions { if_match: object.etag.clone(), ..GetOptions::default() };
+        let range = part.map(GetRange::Bounded);
+        let options = GetOptions { if_match: object.etag.clone(), range, ..GetOptions::default() };
         let fault = |error: StoreError| {
             let why = with_causes(&error);
             match error {
@@ -304,19 +311,19 @@ mod tests {
     async fn an_object_is_read_as_it_was_listed_or_not_at_all() {
         let bucket = bucket(&[("p/a", "one"), ("p/b", "two")]).await;
         let listed = bucket.list("s3://b/p/", "p/").await.unwrap().objects;
-        assert_eq!(bucket.read("p/a", &listed[0]).await.unwrap(), "one");
+        assert_eq!(bucket.read("p/a", &listed[0], None).await.unwrap(), "one");
         let put = |content: &'static str| async {
             bucket.0.put(&Path::from("p/a"), PutPayload::from_static(content.as_bytes())).await.unwrap();
         };
         put("ONE").await;
-        let error = bucket.read("p/a", &listed[0]).await.unwrap_err();
+        let error = bucket.read("p/a", &listed[0], None).await.unwrap_err();
         assert!(matches!(&error, ReadError::Changed { .. }), "{error}");
         assert!(error.to_string().starts_with("s3://b/p/a has changed since it was listed"), "{error}");
         put("longer").await;
-        assert!(matches!(bucket.read("p/a", &listed[0]).await, Err(ReadError::Changed { .. })));
+        assert!(matches!(bucket.read("p/a", &listed[0], None).await, Err(ReadError::Changed { .. })));
         bucket.0.delete(&Path::from("p/b")).await.unwrap();
         let gone = ReadError::Gone { url: String::from("s3://b/p/b") };
-        assert_eq!(bucket.read("p/b", &listed[1]).await, Err(gone));
+        assert_eq!(bucket.read("p/b", &listed[1], None).await, Err(gone));
     }
 
     #[tokio::test]
@@ -334,7 +341,7 @@ mod tests {
         assert_eq!(create("p/a", "two").await, differs("p/a"));
         assert_eq!(create("p/other", "one").await, differs("p/other"), "nothing says what it holds");
         let listed = bucket.list("s3://b/p/a", "p/a").await.unwrap().objects.remove(0);
-        assert_eq!(bucket.read("p/a", &listed).await.unwrap(), "one");
+        assert_eq!(bucket.read("p/a", &listed, None).await.unwrap(), "one");
     }
 
     #[test]

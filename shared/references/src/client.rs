@@ -1,5 +1,6 @@
 //! The client: decides where requests may go, and sends them there.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -50,6 +51,32 @@ impl ObjectClient {
 
     /// Reads an object whole, if it is still the one that was listed. The caller has looked at its size: it is in memory.
     pub async fn read(&self, source: &ReferenceSource, object: &ObjectReference) -> Result<Bytes, ReadError> {
+        self.read_some(source, object, None).await
+    }
+
+    /// Reads these bytes of an object, if it is still the one that was listed. A server of the web may know no parts, which
+    /// is an error.
+    pub async fn read_part(
+        &self,
+        source: &ReferenceSource,
+        object: &ObjectReference,
+        part: Range<u64>,
+    ) -> Result<Bytes, ReadError> {
+        let expected = part.end - part.start;
+        let bytes = self.read_some(source, object, Some(part)).await?;
+        if bytes.len() as u64 != expected {
+            let why = format!("{} bytes came in place of {expected}", bytes.len());
+            return Err(ReadError::Failed { url: object.url.clone(), why });
+        }
+        Ok(bytes)
+    }
+
+    async fn read_some(
+        &self,
+        source: &ReferenceSource,
+        object: &ObjectReference,
+        part: Option<Range<u64>>,
+    ) -> Result<Bytes, ReadError> {
         let url = || object.url.clone();
         let place = Place::of(&object.url).map_err(|why| ReadError::Url { url: url(), why })?;
         let access = self.access(&place, source).map_err(|why| ReadError::Refused { url: url(), why })?;
@@ -59,15 +86,15 @@ impl ObjectClient {
                 let bucket = clients.buckets.client((service, &bucket), source, access);
                 let bucket =
                     bucket.map_err(|error| ReadError::Url { url: url(), why: with_causes(&error) })?;
-                bucket.read(&key, object).await
+                bucket.read(&key, object, part).await
             }
-            Place::Web(address) => web::read(clients.web(access.anywhere), address, object).await,
+            Place::Web(address) => web::read(clients.web(access.anywhere), address, object, part).await,
             Place::Folder(path) => {
                 let within = match &self.trust {
                     Trust::Everything => None,
                     Trust::Listed(urls) => Some(urls.as_slice()),
                 };
-                folders::read(&path, object, within).await
+                folders::read(&path, object, part, within).await
             }
         }
     }

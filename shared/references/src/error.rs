@@ -39,7 +39,7 @@ pub enum ReadError {
         url: String,
     },
     /// The service asks for other credentials.
-    #[error("{url} is not readable with this member's credentials: {why}")]
+    #[error("{url} is not readable with the credentials at hand: {why}")]
     Denied {
         /// The URL.
         url: String,

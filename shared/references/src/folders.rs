@@ -1,23 +1,26 @@
 //! Files in folders that are mounted at the same place on every member.
 
 use std::fs::{self, Metadata};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use idunno_shared::wire::references::ObjectReference;
 use reqwest::Url;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::buckets::check;
 use crate::error::{ListError, ReadError};
 use crate::place::Place;
 
-/// Reads a file, if it is still the one that was listed. `within` are the folders in which it may really lie; `None` allows
+/// Reads a file, whole or a part of it, if it is still the one that was listed. `within` are the folders in which it may really lie; `None` allows
 /// all.
 pub(crate) async fn read(
     path: &Path,
     object: &ObjectReference,
+    part: Option<Range<u64>>,
     within: Option<&[String]>,
 ) -> Result<Bytes, ReadError> {
     let url = || object.url.clone();
@@ -36,6 +39,13 @@ pub(crate) async fn read(
         return Err(ReadError::Url { url: url(), why: String::from("it is no file") });
     }
     check(object, metadata.len(), None, modified_ms(&metadata))?;
+    if let Some(Range { start, end }) = part {
+        let mut file = tokio::fs::File::open(&real).await.map_err(fault)?;
+        file.seek(SeekFrom::Start(start)).await.map_err(fault)?;
+        let mut content = Vec::new();
+        file.take(end - start).read_to_end(&mut content).await.map_err(fault)?;
+        return Ok(content.into());
+    }
     let content = tokio::fs::read(&real).await.map_err(fault)?;
     check(object, content.len() as u64, None, object.modified_ms)?;
     Ok(content.into())

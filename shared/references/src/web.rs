@@ -2,6 +2,8 @@
 //!
 //! A server that heeds no conditions is found out by what its answer says of the object.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use idunno_shared::wire::references::ObjectReference;
 use reqwest::header::{
@@ -13,24 +15,33 @@ use crate::buckets::check;
 use crate::error::{ListError, ReadError};
 use crate::http::with_causes;
 
-/// Reads an object whole, if it is still the one that was listed.
-pub(crate) async fn read(client: &Client, url: Url, object: &ObjectReference) -> Result<Bytes, ReadError> {
+/// Reads an object, whole or a part of it, if it is still the one that was listed.
+pub(crate) async fn read(
+    client: &Client,
+    url: Url,
+    object: &ObjectReference,
+    part: Option<Range<u64>>,
+) -> Result<Bytes, ReadError> {
     let failed =
         |error: &reqwest::Error| ReadError::Failed { url: object.url.clone(), why: without_url(error) };
     let mut request = client.get(url);
     if let Some(etag) = &object.etag {
         request = request.header(IF_MATCH, etag);
     }
+    if let Some(Range { start, end }) = &part {
+        request = request.header(RANGE, format!("bytes={start}-{}", end - 1));
+    }
     let mut answer = request.send().await.map_err(|error| failed(&error))?;
-    refusal(&answer, object)?;
-    let size = length(answer.headers());
+    refusal(&answer, object, part.is_some())?;
+    let size = if part.is_some() { range_size(answer.headers()) } else { length(answer.headers()) };
     check(
         object,
         size.unwrap_or(object.size),
         etag(answer.headers()).as_deref(),
         modified_ms(answer.headers()),
     )?;
-    let expected = usize::try_from(object.size).unwrap_or(usize::MAX);
+    let expected = part.as_ref().map_or(object.size, |part| part.end - part.start);
+    let expected = usize::try_from(expected).unwrap_or(usize::MAX);
     // The size is what a file says: it is believed as far as bytes come.
     let mut whole = BytesMut::with_capacity(expected.min(1 << 20));
     while let Some(part) = answer.chunk().await.map_err(|error| failed(&error))? {
@@ -39,15 +50,21 @@ pub(crate) async fn read(client: &Client, url: Url, object: &ObjectReference) ->
             break;
         }
     }
-    check(object, whole.len() as u64, object.etag.as_deref(), object.modified_ms)?;
+    if part.is_none() {
+        check(object, whole.len() as u64, object.etag.as_deref(), object.modified_ms)?;
+    }
     Ok(whole.freeze())
 }
 
-fn refusal(answer: &Response, object: &ObjectReference) -> Result<(), ReadError> {
+fn refusal(answer: &Response, object: &ObjectReference, is_part: bool) -> Result<(), ReadError> {
     let (status, url) = (answer.status(), object.url.clone());
     let why = || format!("the server answered {status}");
     Err(match status {
-        StatusCode::OK => return Ok(()),
+        StatusCode::PARTIAL_CONTENT if is_part => return Ok(()),
+        StatusCode::OK if !is_part => return Ok(()),
+        StatusCode::OK => {
+            ReadError::Failed { url, why: String::from("the server sends large objects only whole") }
+        }
         StatusCode::PRECONDITION_FAILED => {
             ReadError::Changed { url, what: String::from("it has another ETag") }
         }
@@ -168,13 +185,13 @@ mod tests {
         let client = http::open().unwrap();
         let listed = list(&client, &url).await.unwrap();
         assert_eq!(listed, object(&url, Some("\"v1\""), None));
-        assert_eq!(read(&client, url.clone(), &listed).await.unwrap(), "abc");
+        assert_eq!(read(&client, url.clone(), &listed, None).await.unwrap(), "abc");
         assert!(asked.lock().unwrap()[1].contains("if-match: \"v1\""));
         // This server heeds no condition.
         let other = object(&url, Some("\"v0\""), None);
-        assert!(matches!(read(&client, url.clone(), &other).await, Err(ReadError::Changed { .. })));
+        assert!(matches!(read(&client, url.clone(), &other, None).await, Err(ReadError::Changed { .. })));
         let longer = ObjectReference { size: 4, ..listed };
-        assert!(matches!(read(&client, url, &longer).await, Err(ReadError::Changed { .. })));
+        assert!(matches!(read(&client, url, &longer, None).await, Err(ReadError::Changed { .. })));
     }
 
     #[tokio::test]
@@ -193,9 +210,9 @@ mod tests {
         let client = http::open().unwrap();
         let listed = list(&client, &url).await.unwrap();
         assert_eq!(listed, object(&url, None, Some(7_000)));
-        assert_eq!(read(&client, url.clone(), &listed).await.unwrap(), "abc");
+        assert_eq!(read(&client, url.clone(), &listed, None).await.unwrap(), "abc");
         let older = object(&url, None, Some(6_000));
-        assert!(matches!(read(&client, url, &older).await, Err(ReadError::Changed { .. })));
+        assert!(matches!(read(&client, url, &older, None).await, Err(ReadError::Changed { .. })));
     }
 
     #[tokio::test]
@@ -204,12 +221,12 @@ mod tests {
         let (gone, _) = server(|_| String::from("HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n")).await;
         let listed = object(&gone, Some("\"v\""), None);
         assert_eq!(
-            read(&client, gone.clone(), &listed).await,
+            read(&client, gone.clone(), &listed, None).await,
             Err(ReadError::Gone { url: gone.to_string() })
         );
         assert_eq!(list(&client, &gone).await, Err(ListError::Nothing { url: gone.to_string() }));
         let (busy, _) = server(|_| String::from("HTTP/1.1 503 Busy\r\nconnection: close\r\n\r\n")).await;
-        let error = read(&client, busy.clone(), &object(&busy, None, None)).await.unwrap_err();
+        let error = read(&client, busy.clone(), &object(&busy, None, None), None).await.unwrap_err();
         assert!(matches!(&error, ReadError::Failed { why, .. } if why.contains("503")), "{error}");
         let (unversioned, _) =
             server(|_| String::from("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\n"))

@@ -5,6 +5,7 @@ use idunno_shared::wire::records::{Keep, Quote};
 
 use super::adding::Adding;
 use super::line::{CompletionNames, Line, complete, parse, split};
+use super::reaching::Reaching;
 use super::registry::{CommandInfo, Danger, entries};
 use super::starting::Starting;
 use super::{Arguments, JobRef, LocalVerb, Seeds, Verb};
@@ -194,7 +195,11 @@ fn lines_become_commands() {
     };
     assert_eq!(
         verb(r#"put "my file.txt" docs/my\ file.txt"#),
-        Verb::Put { local: "my file.txt".into(), name: "docs/my file.txt".parse().unwrap() }
+        Verb::Put {
+            local: "my file.txt".into(),
+            name: "docs/my file.txt".parse().unwrap(),
+            reaching: Reaching::default()
+        }
     );
     let kill = verb("local kill m2 --coordinator --random 2");
     let names = vec!["m2".parse().unwrap()];

@@ -21,17 +21,19 @@ use super::wanted_rows::WantedRows;
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Verb {
-    /// Store a directory's files as a dataset; files that are already stored are not sent again
+    /// Store a directory's files, or a bucket's objects, as a dataset; files that are already stored are not sent again
     #[command(
-        after_help = "Example:\n  idunno populate-test-data ./images --dataset test-data\n  idunno populate-test-data ./images --include '*.jpg' --exclude 'tmp/**'"
+        after_help = "Example:\n  idunno populate-test-data ./images --dataset test-data\n  idunno populate-test-data ./images --include '*.jpg' --exclude 'tmp/**'\n  idunno populate-test-data s3://my-bucket/photos/ --dataset photos"
     )]
     PopulateTestData {
-        /// The directory, with its subdirectories
+        /// The directory, with its subdirectories; or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX
         #[arg(value_name = "DATAPATH")]
         directory: PathBuf,
         /// Name of the dataset
         #[arg(long, value_name = "DATASET", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
+        #[command(flatten)]
+        reaching: Reaching,
         #[command(flatten)]
         files: FileSelection,
     },
@@ -269,17 +271,19 @@ pub enum Verb {
     /// Show a member's id, name and address
     #[command(name = "list_self", after_help = "Example:\n  idunno list_self --member m3")]
     ListSelf(MemberOf),
-    /// Store a local file as a new version
+    /// Store a local file, or one behind a URL, as a new version
     #[command(
-        after_help = "Example:\n  idunno put report.pdf docs/report.pdf\n  pg_dump shop | idunno put - backups/shop.sql"
+        after_help = "Example:\n  idunno put report.pdf docs/report.pdf\n  pg_dump shop | idunno put - backups/shop.sql\n  idunno put s3://my-bucket/reviews.parquet reviews.parquet"
     )]
     Put {
-        /// The local file; '-' means standard input, which is kept in a temporary file until it ends
+        /// The local file, or the URL of one (s3, gs, az, https); '-' means standard input. What is not local is kept in a temporary file
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
         /// Name of the file in the store
         #[arg(value_name = "SDFS")]
         name: FileName,
+        #[command(flatten)]
+        reaching: Reaching,
     },
     /// Fetch and verify a file
     #[command(

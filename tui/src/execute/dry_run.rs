@@ -20,10 +20,17 @@ use crate::session::Session;
 /// What a command would do, one line per change.
 pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
     let would = match verb {
-        Verb::PopulateTestData { directory, dataset, files } => {
-            let found = files::walk::walk(directory, dataset, &files.selection()?)?;
-            let count = text::count(found.items.len() as u64, "file");
-            let size = text::bytes(found.size_bytes);
+        Verb::PopulateTestData { directory, dataset, reaching, files } => {
+            let selection = files.selection()?;
+            let (count, size, found) = if let Some(url) = files::remote::url_of(directory) {
+                let source = reaching.clone().source();
+                let (objects, found) = files::remote::named(url, &source, dataset, &selection).await?;
+                (objects.len(), objects.iter().map(|(_, object)| object.size).sum(), found)
+            } else {
+                let found = files::walk::walk(directory, dataset, &selection)?;
+                (found.items.len(), found.size_bytes, found)
+            };
+            let (count, size) = (text::count(count as u64, "file"), text::bytes(size));
             let put = format!("put {count} ({size}) into {dataset}, except those that are already there");
             [vec![put], found.left_out_text()].concat()
         }
@@ -36,8 +43,11 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
             let size = text::bytes(objects.iter().map(|object| object.size).sum());
             [vec![format!("refer to {count} ({size}) by {dataset}")], found.left_out_text()].concat()
         }
-        Verb::Put { local, name } => {
-            let size = files::upload::local_size(local)?;
+        Verb::Put { local, name, reaching } => {
+            let size = match files::remote::url_of(local) {
+                Some(url) => files::remote::one_object(url, &reaching.clone().source()).await?.size,
+                None => files::upload::local_size(local)?,
+            };
             let newest = versions(session, name).await?.first().map_or(0, |version| version.version);
             vec![format!("put {} ({}) as {name} version {}", local.display(), text::bytes(size), newest + 1)]
         }

@@ -66,8 +66,12 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         return Err(Failure::new(Exit::Refused, why));
     }
     match verb {
-        Verb::PopulateTestData { directory, dataset, files: selected } => {
-            files::upload::populate(session, &directory, &dataset, selected.selection()?).await
+        Verb::PopulateTestData { directory, dataset, reaching, files: selected } => {
+            let (selection, source) = (selected.selection()?, reaching.source());
+            match files::remote::url_of(&directory) {
+                Some(url) => files::remote::populate(session, url, &source, &dataset, &selection).await,
+                None => files::upload::populate(session, &directory, &dataset, selection).await,
+            }
         }
         Verb::ReferenceData { url, dataset, reaching, files: selected } => {
             files::references::reference(session, &url, &dataset, reaching.source(), &selected.selection()?)
@@ -118,7 +122,10 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Leave(to) => members::leave(session, to).await,
         Verb::ListMem(of) => members::list(session, of).await,
         Verb::ListSelf(of) => members::identity(session, of).await,
-        Verb::Put { local, name } => files::upload::put(session, local, name).await,
+        Verb::Put { local, name, reaching } => match files::remote::url_of(&local) {
+            Some(url) => files::remote::put(session, url, &reaching.source(), name).await,
+            None => files::upload::put(session, local, name).await,
+        },
         Verb::Get { name, local, version, force } => {
             files::download::get(session, &name, &local, version, force).await
         }

@@ -1,8 +1,10 @@
-//! Files of the store: [`upload`], [`download`], [`many`] at once, [`references`] to objects that are not in it, and here those that list and delete.
+//! Files of the store: [`upload`] of local files and of [`remote`] ones, [`download`], [`many`] at once, [`references`] to objects
+//! that are not in it, and here those that list and delete.
 
 pub mod download;
 pub mod many;
 pub mod references;
+pub mod remote;
 pub mod upload;
 pub mod walk;
 

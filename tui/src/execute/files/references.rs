@@ -98,13 +98,14 @@ pub async fn find(
         found.check_strict()?;
     }
     if objects.is_empty() {
-        let lines = [vec![format!("{url} has no objects to refer to")], found.left_out_text()];
+        let lines = [vec![format!("there are no objects to take at {url}")], found.left_out_text()];
         return Err(Failure::new(Exit::Refused, lines.concat().join("; ")));
     }
     Ok((objects, found))
 }
 
-fn refused(error: &ListError) -> Failure {
+/// A listing that failed.
+pub(super) fn refused(error: &ListError) -> Failure {
     let exit = match error {
         ListError::NotBuilt | ListError::Failed { .. } => Exit::Error,
         ListError::Url { .. } => Exit::Usage,

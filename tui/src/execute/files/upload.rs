@@ -7,7 +7,7 @@ use idunno_shared::names::{DatasetName, FileName};
 use tokio::task::spawn_blocking;
 
 use super::STREAM;
-use super::walk::{Selection, walk};
+use super::walk::{Found, Selection, walk};
 use crate::answer::files::{UploadedDataset, UploadedFile};
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::execute::only_on_command_line;
@@ -75,28 +75,42 @@ pub async fn populate(
     let progress = session.reporter.start(dataset.as_str(), items.len() as u64, size_bytes);
     let options = PutOptions { skip_unchanged: true, ..PutOptions::default() };
     let report = session.files().put_files(items, options, progress.as_ref()).await?;
-    let put = format!(
-        "{dataset}: {} put ({}), {} already there{}",
-        text::count(report.files, "file"),
-        text::bytes(report.bytes),
-        report.skipped,
-        copies(&report)
-    );
-    let uploaded = UploadedDataset {
-        dataset: dataset.to_string(),
-        files: report.files,
-        size_bytes: report.bytes,
-        files_skipped: report.skipped,
-        copies: report.copies_min,
-        copies_wanted: report.copies_wanted,
-        left_out: found.left_out(),
-    };
-    let text = [vec![put], found.left_out_text()].concat().join("\n");
-    let answer = Answer::new(&uploaded, text);
-    Ok(match found.loss() {
-        Some(loss) => answer.incomplete(loss),
-        None => answer,
-    })
+    Ok(Uploaded { dataset, report: &report, found: &found }.answer())
+}
+
+/// A dataset whose files are put.
+pub(super) struct Uploaded<'a> {
+    pub(super) dataset: &'a DatasetName,
+    pub(super) report: &'a PutReport,
+    pub(super) found: &'a Found,
+}
+
+impl Uploaded<'_> {
+    pub(super) fn answer(self) -> Answer {
+        let Self { dataset, report, found } = self;
+        let put = format!(
+            "{dataset}: {} put ({}), {} already there{}",
+            text::count(report.files, "file"),
+            text::bytes(report.bytes),
+            report.skipped,
+            copies(report)
+        );
+        let uploaded = UploadedDataset {
+            dataset: dataset.to_string(),
+            files: report.files,
+            size_bytes: report.bytes,
+            files_skipped: report.skipped,
+            copies: report.copies_min,
+            copies_wanted: report.copies_wanted,
+            left_out: found.left_out(),
+        };
+        let text = [vec![put], found.left_out_text()].concat().join("\n");
+        let answer = Answer::new(&uploaded, text);
+        match found.loss() {
+            Some(loss) => answer.incomplete(loss),
+            None => answer,
+        }
+    }
 }
 
 #[cfg(test)]
