@@ -4,9 +4,9 @@
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 "$root/scripts/setup_python.sh"
-programs=${IDUNNO_PROGRAMS:-${CARGO_TARGET_DIR:-$root/target}/release}
+programs=${IDUNNO_PROGRAMS:-${CARGO_TARGET_DIR:-$root/target}/demo}
 if [[ -z "${IDUNNO_PROGRAMS:-}" ]]; then
-    cargo build --locked --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
+    cargo build --locked --profile demo --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
 fi
 python="$root/.venv/bin/python"
 exec "$python" "$root/scripts/demo.py" --programs "$programs" --python "$python" "$@"
