@@ -16,7 +16,7 @@ RELEASE = "bookworm"
 MIRROR = os.environ.get("IDUNNO_VMS_MIRROR")
 # What the model server's environment is made of.
 LOCKS = ("requirements.lock", "src/idunno_model_server/data_files.toml")
-PACKAGES = "systemd,systemd-sysv,dbus,adduser,iproute2,procps,python3,python3-venv"
+PACKAGES = "systemd,systemd-sysv,dbus,adduser,iproute2,procps,python3,python3-venv,openssh-server"
 
 
 def name_of(kind, *parts):

@@ -3,7 +3,7 @@
 import json
 import time
 
-from machines import Failed, say, wait_for
+from machines import Failed, run, say, wait_for
 from scenario import INTRODUCER, MEMBER
 
 REFUSED = 6
@@ -152,6 +152,47 @@ def grow(scene):
     scene.note("power_on_to_new_member_working_s", since)
 
 
+def deploy(scene):
+    """One more machine, and a newer package on another, by `idunno deploy` over ssh; a third one is refused."""
+    cluster, new, old = scene.cluster, scene.new_machine(), scene.other()
+    key, config = cluster.folder / "ssh-key", cluster.folder / "ssh-config"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    config.write_text(
+        f"Host *\n IdentityFile {key}\n User root\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n"
+        " LogLevel ERROR\n"
+    )
+    for machine in (new, old):
+        keys = "install -d -m 700 /root/.ssh; cat >/root/.ssh/authorized_keys; systemctl start ssh"
+        machine.shell(keys, stdin=None, input=key.with_suffix(".pub").read_text())
+    package = cluster.folder / "idunno.deb"
+    package.write_bytes((scene.lab.shares["/packages"] / scene.packages[1]).read_bytes())
+    words = ["deploy", "--package", package, "--introducer", scene.introducer.address, "--ssh-config", config]
+    code, said = cluster.idunno(*words, new.address, check=False)
+    if code == 0 or "pass --secret" not in said:
+        raise Failed(f"without a secret it ended with {code}: {said}")
+    words += ["--secret", cluster.secret]
+    plan = cluster.idunno("--dry-run", *words, new.address, old.address)["would"]
+    if "install IDunno, member" not in plan[0] or "upgrade IDunno" not in plan[1]:
+        raise Failed(f"the plan is {plan}")
+    stranger = cluster.folder / "another-secret.pem"
+    run(cluster.program, "cluster", "init", "--out", stranger)
+    code, said = cluster.idunno(*words[:-1], stranger, old.address, check=False)
+    if code == 0 or "another cluster" not in said:
+        raise Failed(f"with another cluster's secret it ended with {code}: {said}")
+    since, main = time.monotonic(), old.unit(MEMBER, "MainPID")
+    found = cluster.idunno(*words, new.address, old.address, timeout_s=600)["items"]
+    scene.note("deployed_two_s", since)
+    if [host["address"] for host in found] != [new.address, old.address] or any(
+        "+next" not in host["version"] for host in found
+    ):
+        raise Failed(f"it says {found}")
+    if old.unit(MEMBER, "MainPID") == main:
+        raise Failed(f"{old.name} was not upgraded")
+    scene.members.append(new)
+    for machine in (new, old):
+        cluster.wait_state(machine, ["up"])
+
+
 def shrink(scene):
     """A machine is removed in order; what it held is copied."""
     machine = scene.other()
@@ -289,6 +330,7 @@ UNDER_LOAD = {
     "introducer": introducer_forgets,
     "replace": replace,
     "grow": grow,
+    "deploy": deploy,
     "shrink": shrink,
     "move": move_introducer,
 }

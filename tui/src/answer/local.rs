@@ -7,7 +7,22 @@ use super::document::documents;
 use super::words::{LogRole, MemberState};
 
 documents!(LocalCluster, StartedProcesses, KilledMembers, StoppedCluster);
-documents!(listed LocalProcess);
+documents!(listed LocalProcess, DeployedHost);
+
+/// `deploy`: a VM with IDunno on it.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct DeployedHost {
+    /// What ssh calls it.
+    pub host: String,
+    /// The address at which others reach its member.
+    pub address: String,
+    /// The version that is installed now.
+    pub version: String,
+    /// Whether the introducer runs there, too.
+    pub is_introducer: bool,
+    /// Seconds until its member worked.
+    pub took_s: f64,
+}
 
 /// `local up`: the cluster that runs.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]

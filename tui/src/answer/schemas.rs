@@ -13,7 +13,9 @@ use super::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobExplanation, JobStats, JobWeight,
     Lease, SharingPolicy, StartedJob, StoppedJobs,
 };
-use super::local::{KilledMembers, LocalCluster, LocalProcess, StartedProcesses, StoppedCluster};
+use super::local::{
+    DeployedHost, KilledMembers, LocalCluster, LocalProcess, StartedProcesses, StoppedCluster,
+};
 use super::models::{
     AddedModel, Model, ModelDetails, RemovedModel, StoppedTraining, TestedModel, TrainedModels,
 };
@@ -104,6 +106,7 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<SettingsFile>("gen-config"),
         Command::of::<CompletionScript>("completions"),
         Command::of::<ManualPages>("man"),
+        Command::of::<List<DeployedHost>>("deploy"),
         Command::of::<ClusterSecret>("cluster init"),
         Command::of::<ClusterSecret>("cluster rotate"),
         Command::of::<CreatedIdentity>("identity create"),

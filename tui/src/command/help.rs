@@ -68,7 +68,7 @@ const GROUPS: [Group; 7] = [
     },
     Group {
         title: "The cluster",
-        commands: &["status", "events", "logs", "backup", "local", "cluster"],
+        commands: &["status", "events", "logs", "backup", "local", "deploy", "cluster"],
         example: "idunno logs m3 --level warn --since 2h",
     },
     Group { title: "People and programs", commands: &["identity", "key"], example: "idunno identity ls" },

@@ -6,6 +6,7 @@
 
 pub mod adding;
 pub mod alias;
+pub mod deploying;
 pub mod file_pattern;
 mod help;
 pub mod line;

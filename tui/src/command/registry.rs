@@ -169,6 +169,7 @@ fn changes_of(name: &str) -> bool {
             | "local start"
             | "local kill"
             | "local down"
+            | "deploy"
     )
 }
 
@@ -267,6 +268,7 @@ impl Verb {
             | Self::Cp { .. }
             | Self::Mv { .. }
             | Self::Identity(IdentityVerb::Revoke { .. })
+            | Self::Deploy(_)
             | Self::Local(
                 LocalVerb::Up { .. }
                 | LocalVerb::Start { .. }

@@ -8,6 +8,7 @@ use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS
 use idunno_shared::wire::jobs::BatchSize;
 
 use super::adding::{Adding, weight};
+use super::deploying::Deploying;
 use super::file_pattern::FilePattern;
 use super::reaching::Reaching;
 use super::reading::Reading;
@@ -438,6 +439,11 @@ pub enum Verb {
         #[arg(long)]
         follow: bool,
     },
+    /// Install or upgrade IDunno on VMs over ssh, one after another; the next one only when the last one works
+    #[command(
+        after_help = "Example:\n  idunno deploy root@10.0.0.1 root@10.0.0.2 --package idunno_0.1.0_amd64.deb --introducer 10.0.0.1 --secret secret.pem"
+    )]
+    Deploy(Deploying),
     /// Read commands from standard input, one per line, and run each; 'quit' ends the shell
     #[command(after_help = "Example:\n  idunno shell --member m3")]
     Shell {

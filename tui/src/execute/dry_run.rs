@@ -8,7 +8,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VE
 
 use super::files::many::{self, Transfer};
 use super::job_ref::Scope;
-use super::{files, job_lookup, local_package, members};
+use super::{deploy, files, job_lookup, local_package, members};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::file_pattern::FilePattern;
@@ -51,6 +51,7 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
             let newest = versions(session, name).await?.first().map_or(0, |version| version.version);
             vec![format!("put {} ({}) as {name} version {}", local.display(), text::bytes(size), newest + 1)]
         }
+        Verb::Deploy(deploying) => deploy::plan(deploying).await?,
         Verb::Delete { name } => {
             let versions = versions(session, name).await?;
             let Some(newest) = versions.first() else {

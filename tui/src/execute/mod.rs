@@ -7,6 +7,7 @@ pub mod backup;
 pub mod clock;
 pub mod cluster;
 pub mod dead_letters;
+pub mod deploy;
 pub mod dry_run;
 pub mod environment;
 pub mod explain;
@@ -159,6 +160,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::GenConfig { keymap, write } => template::run(keymap, write),
         Verb::Completions { shell } => self_info::completions(shell),
         Verb::Man { directory } => self_info::man(&directory),
+        Verb::Deploy(deploying) => deploy::run(session, &deploying).await,
         Verb::Cluster(_) => Err(only_on_command_line("secrets are created")),
         Verb::Identity(verb) => identity::run(session, verb).await,
         Verb::Key(verb) => key(verb),

@@ -5,7 +5,8 @@ use idunno_console::answer::identities::{
     CreatedIdentity, CreatedKey, Identity, IdentityState, RevokedIdentity, WebhookKeys,
 };
 use idunno_console::answer::local::{
-    KilledMember, KilledMembers, LocalCluster, LocalMember, LocalProcess, StartedProcesses, StoppedCluster,
+    DeployedHost, KilledMember, KilledMembers, LocalCluster, LocalMember, LocalProcess, StartedProcesses,
+    StoppedCluster,
 };
 use idunno_console::answer::program::{
     ClusterSecret, CompletionScript, Context, DryRun, Error, ErrorDetail, Info, KeyBinding, ManualPages,
@@ -135,6 +136,15 @@ pub(super) fn local(command: &str) -> Option<Examples> {
         "local kill" => Examples::of(&KilledMembers {
             killed: vec![KilledMember { name: name(), pid: Some(4242), coordinator: true }],
             at_ms: CREATED_MS,
+        }),
+        "deploy" => Examples::of(&List {
+            items: vec![DeployedHost {
+                host: "root@10.0.0.1".into(),
+                address: "10.0.0.1".into(),
+                version: "0.1.0".into(),
+                is_introducer: true,
+                took_s: 12.5,
+            }],
         }),
         "local down" => Examples::of(&StoppedCluster { stopped: 8, forced: 1, purged: true }),
         "local status" => {

@@ -93,6 +93,8 @@ pub(crate) const CLUSTER: &[Scene] = &[
     scene("status", &["status"]),
     Scene { way: Way::Endless(2), ..scene("events", &["events"]) },
     scene("logs", &["logs m1", "logs m1 --grep answer --level warn"]),
+    // With machines: tests/vms.
+    scene("deploy", &["deploy vm1 --package no.deb --introducer 10.0.0.1"]),
 ];
 
 pub(crate) const PROGRAM: &[Scene] = &[
