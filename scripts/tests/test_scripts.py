@@ -13,6 +13,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(SCRIPTS))
 
 import bench  # noqa: E402
+import bench_limits  # noqa: E402
 import demo  # noqa: E402
 from local_cluster import CommandFailed, Failed, LocalCluster, run_program  # noqa: E402
 
@@ -31,6 +32,17 @@ case "$*" in
 *"local down"*) rm "$dir/cluster.json" ;;
 esac
 """
+
+# What such a machine can do.
+MACHINE = {
+    "aes_gcm_mb_s": 4000.0,
+    "blake3_mb_s": 5000.0,
+    "copy_mb_s": 5000.0,
+    "loopback_mb_s": 2000.0,
+    "disk_write_mb_s": 400.0,
+    "files_created_s": 20_000.0,
+    "files_durable_s": 1000.0,
+}
 
 
 @pytest.fixture
@@ -235,6 +247,8 @@ def test_doubled_rows_reach_the_report(tmp_path):
 def test_a_bench_that_fails_stops_its_cluster_and_touches_no_other(programs, tmp_path, monkeypatch):
     theirs = tmp_path / "store-1-1/cluster/m1"
     theirs.mkdir(parents=True)
+    (programs / "machine").write_text(f"#!/bin/sh\necho '{json.dumps(MACHINE)}'\n")
+    (programs / "machine").chmod(0o755)
     monkeypatch.setattr(bench, "GIB", 1 << 20)
     words = ["bench", "--programs", str(programs), "--dir", str(tmp_path), "--only", "store", "--small-files", "2"]
     monkeypatch.setattr(sys, "argv", words)
@@ -242,6 +256,25 @@ def test_a_bench_that_fails_stops_its_cluster_and_touches_no_other(programs, tmp
         bench.main()
     assert calls(programs).splitlines()[-1].endswith("local down")
     assert theirs.is_dir() and sorted(path.name for path in tmp_path.iterdir()) == ["programs", "store-1-1"]
+
+
+def test_a_bound_is_that_of_the_slowest_part():
+    fast_disk = MACHINE | {"disk_write_mb_s": 1e6, "files_durable_s": 1e6}
+    bounds = {
+        (encrypted, disk): bench_limits.store_bounds(machine, encrypted=encrypted)
+        for encrypted in (True, False)
+        for disk, machine in (("slow", MACHINE), ("fast", fast_disk))
+    }
+    assert bounds[True, "slow"]["put_1gib_mb_s"] == {"rate": 100.0, "of": "disk"}, "four copies on one disk"
+    # A GiB is encrypted and decrypted four times, hashed five times, and sent four times.
+    of_processors = 1 / (8 / 4000 + 5 / 5000 + 4 / 2000)
+    assert bounds[True, "fast"]["put_1gib_mb_s"] == {"rate": of_processors, "of": "processors"}
+    assert bounds[False, "fast"]["put_1gib_mb_s"]["rate"] == pytest.approx(1 / (5 / 5000 + 4 / 2000), abs=0.1)
+    assert bounds[True, "slow"]["put_20kb_files_s"] == {"rate": 250.0, "of": "disk"}
+    assert bounds[True, "slow"]["get_20kb_files_s"]["of"] == "processors"
+    figures = dict.fromkeys(bench_limits.RATIOS.values(), 50.0)
+    assert bench_limits.ratios(figures, bounds[True, "slow"])["put"] == {"ratio": 0.5}
+    assert "put_1gib_mb_s            50      100   0.50  disk" in bench_limits.table(figures, bounds[True, "slow"])
 
 
 def test_an_environment_of_the_users_own_is_never_deleted(tmp_path):

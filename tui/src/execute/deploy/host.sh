@@ -1,3 +1,4 @@
+#!/bin/sh
 # Runs on a VM, as root, by `sh -s -- STEP ...`: the steps of docs/operations.md.
 set -eu
 secret=/etc/idunno/secret.pem
