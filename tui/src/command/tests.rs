@@ -84,6 +84,7 @@ fn the_commands_have_their_exact_names() {
             "backup",
             "events",
             "logs",
+            "deploy",
             "shell",
             "info",
             "keys",

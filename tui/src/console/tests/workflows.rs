@@ -3,7 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use idunno_shared::access::{Grant, Prefix, Role};
 use idunno_shared::ids::{JobId, Term};
-use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, LogRole, StoreView};
+use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, LogRole, MemberDoubts, StoreView};
 
 use super::fixtures::{busy_cluster, busy_details, fixture, member};
 use super::{enter, live, press, push, screen, shows};
@@ -86,6 +86,7 @@ fn every_command_has_a_key_and_is_in_the_palette() {
         "cat",
         "completions",
         "man",
+        "deploy",
         "cluster init",
         "cluster rotate",
         "identity create",
@@ -250,6 +251,22 @@ fn a_long_table_shows_and_saves_every_row_though_only_some_have_cells() {
     press(&mut state, KeyCode::Char('S'));
     let [Effect::Save(_, text)] = &press(&mut state, KeyCode::Enter)[..] else { panic!("{:?}", state.mode) };
     assert_eq!(text.lines().filter(|line| line.contains("up")).count(), 1000);
+}
+
+#[test]
+fn what_is_wrong_with_members_that_are_up_is_no_health() {
+    let mut state = live();
+    state.page = Page::Overview;
+    let mut members: Vec<_> = (1..=3).map(|number| member(number, Liveness::Alive, LogRole::Voter)).collect();
+    let quiet = ClusterView { members: members.clone(), workers: vec![], jobs: vec![], ..fixture() };
+    let quiet = ClusterView { store: StoreView::default(), ..quiet };
+    push(&mut state, quiet.clone(), 2000);
+    shows(&screen(&state, 160, 40, 2000), &["● healthy"]);
+    members[1].name = members[0].name.clone();
+    members[2].doubts = Some(MemberDoubts { clock_ahead_s: 0, disk_hung: true });
+    push(&mut state, ClusterView { members, ..quiet }, 3000);
+    let named = format!("2 members are named {}", state.view.as_ref().unwrap().members[0].name);
+    shows(&screen(&state, 160, 40, 3000), &["degraded: 1 disk without an answer", &named]);
 }
 
 #[test]

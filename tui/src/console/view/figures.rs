@@ -4,7 +4,7 @@ use idunno_shared::wire::control::{ClusterView, JobState, JobView, Liveness, Log
 use idunno_shared::wire::jobs::ServerState;
 use ratatui::text::Span;
 
-use crate::answer::text;
+use crate::answer::{text, warnings};
 use crate::console::theme::{Theme, Tone};
 use crate::execute::status::census;
 
@@ -79,6 +79,7 @@ pub(super) fn health(view: &ClusterView) -> Health {
     let paused = view.jobs.iter().filter(|job| matches!(job.state, JobState::Paused(_))).count();
     let down = view.workers.iter().filter(|worker| matches!(worker.server, ServerState::Down(_))).count();
     let failed = view.models.iter().filter(|model| model.failure.is_some()).count();
+    let hung = view.members.iter().filter(|member| member.disk_hung()).count();
     let counted = |count: u64, noun: &str, state: &str| {
         (count > 0).then(|| format!("{} {state}", text::count(count, noun)))
     };
@@ -93,12 +94,14 @@ pub(super) fn health(view: &ClusterView) -> Health {
         counted(dead as u64, "member", "dead"),
         counted(suspect as u64, "member", "suspect"),
         counted(store.under_replicated, "blob", "under-replicated"),
+        counted(hung as u64, "disk", "without an answer"),
         counted(down as u64, "model server", "down"),
         counted(failed as u64, "training", "failed"),
     ];
     let mut problems: Vec<String> = critical.into_iter().flatten().collect();
     let is_critical = !problems.is_empty();
     problems.extend(degraded.into_iter().flatten());
+    problems.extend(warnings::of(&view.members));
     let tone = match problems.is_empty() {
         true => Tone::Good,
         false if is_critical => Tone::Bad,
