@@ -132,7 +132,7 @@ def test_what_is_in_a_bucket_is_put(service, workers, moto, cluster, key, tmp_pa
     workers.idunno("get-dataset", dataset, str(tmp_path / "back"))
     assert {name: (tmp_path / "back" / name).read_bytes() for name in contents} == contents
     s3.put_object(Bucket=bucket, Key="in/plain.txt", Body=b"new")
-    assert f"1 file put (3 bytes), {len(contents) - 1} already there" in workers.idunno(*populate)
+    assert f"1 file put (3 B), {len(contents) - 1} already there" in workers.idunno(*populate)
 
     assert "populate-test-data takes all" in refused(workers, "put", f"s3://{bucket}/in/", "x", *reach)
     assert "missing" in refused(workers, "put", f"s3://{bucket}/missing", "x", *reach)

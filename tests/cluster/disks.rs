@@ -106,6 +106,12 @@ async fn a_full_disk_receives_no_files_and_others_are_unaffected() {
             "the full member took a blob"
         );
     }
+    cluster
+        .eventually("everybody can see that a disk is full", SOON, async || {
+            let full = cluster.view().await?.store.full_disks;
+            if full == 1 { Ok(()) } else { Err(format!("{full} are said to be full")) }
+        })
+        .await;
     // With one member fewer there are only three copies, and the put reports it.
     cluster.kill(&[0]);
     cluster.ready_with(&cluster.up()).await;

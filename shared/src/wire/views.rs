@@ -135,6 +135,9 @@ pub struct StoreView {
     pub copying: u64,
     /// Blobs without a live copy.
     pub unavailable: u64,
+    /// Disks of live members that have no room for another extent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub full_disks: u64,
 }
 
 /// The state of the cluster, as a console shows it.

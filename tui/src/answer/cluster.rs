@@ -206,6 +206,8 @@ pub struct Store {
     pub copying: u64,
     /// Blobs without a live copy.
     pub unavailable: u64,
+    /// Disks of live members that have no room for another extent of 64 MiB.
+    pub full_disks: u64,
 }
 
 impl From<&ClusterView> for ClusterStatus {
@@ -234,6 +236,7 @@ impl From<&ClusterView> for ClusterStatus {
                 under_replicated: store.under_replicated,
                 copying: store.copying,
                 unavailable: store.unavailable,
+                full_disks: store.full_disks,
             },
             warnings: warnings::of(&view.members),
         }

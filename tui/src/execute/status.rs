@@ -70,6 +70,12 @@ pub fn summary(view: &ClusterView) -> String {
             "disks        no answer from the disk of {names}: check it, or restart the member"
         ));
     }
+    if store.full_disks > 0 {
+        let full = text::count(store.full_disks, "member");
+        lines.push(format!(
+            "disks        full at {full}: free some space there, delete files, or add members"
+        ));
+    }
     for model in &view.models {
         let loaded = model.workers.iter().filter(|(_, state)| text::model_state(state).0 == "ready").count();
         lines.push(format!(

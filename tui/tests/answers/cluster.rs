@@ -60,6 +60,7 @@ fn status() -> ClusterStatus {
             blobs: 1003,
             size_bytes: 52_012_345,
             under_replicated: 12,
+            full_disks: 1,
             copying: 4,
             unavailable: 0,
         },

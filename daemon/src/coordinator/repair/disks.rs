@@ -6,6 +6,7 @@ use std::time::Duration;
 use idunno_core::placement::Members;
 use idunno_core::time::Instant;
 use idunno_shared::ids::{Digest, NodeId};
+use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
 use idunno_shared::wire::membership::MemberState;
 
 use super::TICK;
@@ -99,6 +100,11 @@ impl Disks {
     /// The live members whose disks do not answer.
     pub(super) fn hung(&self) -> BTreeSet<NodeId> {
         self.live.iter().filter(|(_, disk)| disk.hung).map(|(&node, _)| node).collect()
+    }
+
+    /// How many live members have no room for another extent.
+    pub(super) fn full(&self) -> u64 {
+        self.live.values().filter(|disk| disk.free_bytes < EXTENT_BYTES_MAX).count() as u64
     }
 
     pub(super) fn generation(&self, node: NodeId) -> u64 {

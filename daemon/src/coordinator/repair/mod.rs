@@ -205,6 +205,7 @@ impl Shell for RepairTask {
             under_replicated: figures.under_replicated,
             copying: planner.copies_under_way() as u64,
             unavailable: figures.unavailable,
+            full_disks: self.disks.full(),
         };
         let candidates = members.live.iter().map(candidate).collect();
         self.published.send_replace(RepairView {

@@ -240,7 +240,7 @@ fn busy_view(second: u64) -> ClusterView {
             bytes: 612_000_000,
             under_replicated: if dead { 120 } else { 0 },
             copying: if dead { 16 } else { 0 },
-            unavailable: 0,
+            ..StoreView::default()
         },
         policy: Policy::Rate,
         rebalances: Vec::new(),

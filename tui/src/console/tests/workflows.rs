@@ -264,9 +264,14 @@ fn what_is_wrong_with_members_that_are_up_is_no_health() {
     shows(&screen(&state, 160, 40, 2000), &["● healthy"]);
     members[1].name = members[0].name.clone();
     members[2].doubts = Some(MemberDoubts { clock_ahead_s: 0, disk_hung: true });
-    push(&mut state, ClusterView { members, ..quiet }, 3000);
+    push(&mut state, ClusterView { members, ..quiet.clone() }, 3000);
     let named = format!("2 members are named {}", state.view.as_ref().unwrap().members[0].name);
     shows(&screen(&state, 160, 40, 3000), &["degraded: 1 disk without an answer", &named]);
+    let full = |full_disks| StoreView { full_disks, ..StoreView::default() };
+    push(&mut state, ClusterView { store: full(1), ..quiet.clone() }, 4000);
+    shows(&screen(&state, 160, 40, 4000), &["degraded: 1 disk full"]);
+    push(&mut state, ClusterView { store: full(3), ..quiet }, 5000);
+    shows(&screen(&state, 160, 40, 5000), &["critical: all disks full"]);
 }
 
 #[test]

@@ -80,12 +80,15 @@ pub(super) fn health(view: &ClusterView) -> Health {
     let down = view.workers.iter().filter(|worker| matches!(worker.server, ServerState::Down(_))).count();
     let failed = view.models.iter().filter(|model| model.failure.is_some()).count();
     let hung = view.members.iter().filter(|member| member.disk_hung()).count();
+    let [alive, ..] = census(view);
+    let all_full = store.full_disks > 0 && store.full_disks >= alive as u64;
     let counted = |count: u64, noun: &str, state: &str| {
         (count > 0).then(|| format!("{} {state}", text::count(count, noun)))
     };
     let critical = [
         counted(store.unavailable, "blob", "unavailable"),
         (up * 2 <= all).then(|| format!("no majority: {up} of {all} voters up")),
+        all_full.then(|| String::from("all disks full")),
         counted(paused as u64, "job", "paused"),
     ];
     let degraded = [
@@ -95,6 +98,7 @@ pub(super) fn health(view: &ClusterView) -> Health {
         counted(suspect as u64, "member", "suspect"),
         counted(store.under_replicated, "blob", "under-replicated"),
         counted(hung as u64, "disk", "without an answer"),
+        counted(if all_full { 0 } else { store.full_disks }, "disk", "full"),
         counted(down as u64, "model server", "down"),
         counted(failed as u64, "training", "failed"),
     ];
