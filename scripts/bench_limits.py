@@ -4,6 +4,10 @@ A bound counts only the work that no store with the same promises can leave out,
 byte is encrypted where it leaves a process and decrypted where it enters another, hashed once where it must be
 checked, copied through a socket, and written. What the disk takes for it alone may be the longer part, and then it is
 the bound.
+
+The bounds of small files are those of the moment: for minutes after many files were deleted, ext4 makes new ones slowly
+wherever it looks for a place among those. A ratio above 1 says that this was so while the machine was measured: wait,
+and run it again.
 """
 
 import json
