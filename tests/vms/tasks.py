@@ -162,8 +162,9 @@ def deploy(scene):
         " LogLevel ERROR\n"
     )
     for machine in (new, old):
-        keys = "install -d -m 700 /root/.ssh; cat >/root/.ssh/authorized_keys; systemctl start ssh"
+        keys = "cd \"$(getent passwd 0 | cut -d: -f6)\"; install -d -m 700 .ssh; cat >.ssh/authorized_keys"
         machine.shell(keys, stdin=None, input=key.with_suffix(".pub").read_text())
+        machine.command("systemctl", "start", "ssh")
     package = cluster.folder / "idunno.deb"
     package.write_bytes((scene.lab.shares["/packages"] / scene.packages[1]).read_bytes())
     words = ["deploy", "--package", package, "--introducer", scene.introducer.address, "--ssh-config", config]

@@ -139,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_late_comes_first_and_only_the_rest_is_new() {
+        let mut shown_now = Events::default();
+        shown_now.record(9, Tone::Good, "member", "m9 is up");
+        let last_earlier = shown_now.restore(events(1..4));
+        let new: Vec<&str> = shown_now.after(last_earlier).map(|event| event.text.as_str()).collect();
+        assert_eq!(new, ["m9 is up"]);
+        assert_eq!(shown_now.list[0].text, "m1 is dead");
+    }
+
+    #[test]
     fn a_long_file_is_cut_to_its_newest_events() {
         let dir = tempfile::tempdir().unwrap();
         let file = file(dir.path(), "lab");

@@ -48,10 +48,13 @@ pub struct Events {
 }
 
 impl Events {
-    /// Puts what an earlier console has seen before all others.
-    pub fn restore(&mut self, earlier: Vec<Event>) {
+    /// Puts what an earlier console has seen before all others. Returns the number of the last of these.
+    pub fn restore(&mut self, earlier: Vec<Event>) -> u64 {
         let later = std::mem::take(&mut self.list);
-        earlier.into_iter().chain(later).for_each(|event| self.push(event));
+        earlier.into_iter().for_each(|event| self.push(event));
+        let last_earlier = self.last_number;
+        later.into_iter().for_each(|event| self.push(event));
+        last_earlier
     }
 
     /// The events after the one with this number, oldest first.

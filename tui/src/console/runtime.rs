@@ -198,8 +198,7 @@ impl EventLog {
         }
         self.file = file;
         let earlier = event_log::read(&self.file)?;
-        self.last_number = earlier.last().map_or(0, |_| earlier.len() as u64);
-        state.events.restore(earlier);
+        self.last_number = state.events.restore(earlier);
         Ok(())
     }
 

@@ -53,7 +53,10 @@ impl ClusterError {
     /// The same, with the operation's id where the members' logs know more than the message says.
     pub(super) fn of_operation(mut self, op: OpId) -> Self {
         let text = match &mut self {
-            Self::Refused(refusal) if !says_all(&refusal.code) => &mut refusal.message,
+            // Any other refusal is a verdict on the request, which its message explains.
+            Self::Refused(refusal) if refusal.code.is_repeated() || refusal.code == RefusalCode::Internal => {
+                &mut refusal.message
+            }
             Self::Unreachable { last, .. } => last,
             _ => return self,
         };
@@ -65,26 +68,6 @@ impl ClusterError {
     pub fn refused(&self) -> Option<(&RefusalCode, &str)> {
         let Self::Refused(Refusal { code, message }) = self else { return None };
         Some((code, message))
-    }
-}
-
-/// Whether such a refusal is a verdict on the request, which its message explains.
-const fn says_all(code: &RefusalCode) -> bool {
-    match code {
-        RefusalCode::NotFound
-        | RefusalCode::Invalid
-        | RefusalCode::Conflict
-        | RefusalCode::Unsupported
-        | RefusalCode::Forbidden
-        | RefusalCode::NotNewest => true,
-        RefusalCode::NotCoordinator { .. }
-        | RefusalCode::NoQuorum
-        | RefusalCode::Busy
-        | RefusalCode::UploadOver
-        | RefusalCode::StaleTerm
-        | RefusalCode::Unknown
-        | RefusalCode::Internal
-        | RefusalCode::InProgress { .. } => false,
     }
 }
 

@@ -28,9 +28,8 @@ with_port() { # ADDRESS PORT
 
 install_package() { # INTRODUCER IS_INTRODUCER WITH_MODELS
     me="$(ip -json route get "$1" | sed 's/.*"prefsrc":"\([^"]*\)".*/\1/')"
-    if [ -e "$staged/secret.pem" ] && [ -e "$secret" ] && ! cmp -s "$staged/secret.pem" "$secret"; then
-        fail "$secret is another secret than the one given: this VM belongs to another cluster"
-    fi
+    # Whatever happens, no copy of the secret is left.
+    trap 'rm -rf "$staged"' EXIT
     export DEBIAN_FRONTEND=noninteractive
     apt-get install --yes --quiet=2 --no-install-recommends -o Dpkg::Options::=--force-confdef \
         -o Dpkg::Options::=--force-confold "$staged/idunno.deb" >&2
@@ -47,7 +46,6 @@ install_package() { # INTRODUCER IS_INTRODUCER WITH_MODELS
     if [ "$2" = yes ]; then systemctl enable --quiet --now idunno-introducer; fi
     # An upgrade has restarted what was running.
     systemctl enable --quiet --now idunno-member
-    rm -rf "$staged"
     await_working "$me"
     echo "version $(dpkg-query --show --showformat='${Version}' idunno)"
     echo "address $me"

@@ -24,6 +24,8 @@ const SCRIPT: &str = include_str!("host.sh");
 const AS_ROOT: &str = "if [ \"$(id -u)\" = 0 ]; then s=; else s='sudo -n'; fi; $s";
 /// Where `host.sh` finds what was sent.
 const STAGED: &str = "/run/idunno-deploy";
+/// The secret of a VM that has one.
+const SECRET: &str = "/etc/idunno/secret.pem";
 const CONNECT_TIMEOUT_S: u32 = 10;
 
 /// What is on a VM before it is touched.
@@ -88,9 +90,26 @@ async fn look(deploying: &Deploying) -> Result<Vec<Found>, Failure> {
             );
             return Err(Failure::new(Exit::Usage, text));
         }
+        if let Some(secret) = deploying.secret.as_ref().filter(|_| before.has_secret) {
+            check_secret(deploying, host, secret).await?;
+        }
         found.push(before);
     }
     Ok(found)
+}
+
+/// Refuses a VM whose secret is another one.
+async fn check_secret(deploying: &Deploying, host: &SshHost, secret: &Path) -> Result<(), Failure> {
+    let same = format!("sh -c 'cmp -s - {SECRET} && echo same || echo other'");
+    let said = feed(deploying, host, &same, secret).await?;
+    if said.lines().any(|line| line == "same") {
+        return Ok(());
+    }
+    let text = format!(
+        "{host}: its {SECRET} is not {}: the VM belongs to another cluster, or its secret has been rotated",
+        secret.display()
+    );
+    Err(Failure::new(Exit::Refused, text))
 }
 
 /// Installs one VM, and waits until its member works.
@@ -152,12 +171,17 @@ async fn step(deploying: &Deploying, host: &SshHost, words: &str) -> Result<Stri
 
 /// Sends a file to a VM, where only root reads it.
 async fn send(deploying: &Deploying, host: &SshHost, name: &str, file: &Path) -> Result<(), Failure> {
+    let stage = format!("sh -c 'umask 077; mkdir -p {STAGED}; cat >{STAGED}/{name}'");
+    feed(deploying, host, &stage, file).await.map(drop)
+}
+
+/// Runs a command on a VM that reads a file of this machine; answers what it prints.
+async fn feed(deploying: &Deploying, host: &SshHost, command: &str, file: &Path) -> Result<String, Failure> {
     let opened = std::fs::File::open(file);
     let opened =
         opened.map_err(|error| Failure::error(format!("cannot read {}: {error}", file.display())))?;
-    let stage = format!("umask 077; mkdir -p {STAGED}; cat >{STAGED}/{name}");
-    let child = ssh(deploying, host, &format!("{AS_ROOT} sh -c '{stage}'"), Stdio::from(opened))?;
-    outcome(host, child.wait_with_output().await).map(drop)
+    let child = ssh(deploying, host, &format!("{AS_ROOT} {command}"), Stdio::from(opened))?;
+    outcome(host, child.wait_with_output().await)
 }
 
 fn ssh(deploying: &Deploying, host: &SshHost, command: &str, stdin: Stdio) -> Result<Child, Failure> {

@@ -2,7 +2,7 @@
 //!
 //! They are downloaded into a temporary folder, as they were listed or not at all, and put from there; the credentials are
 //! those of whoever runs the command. A part that fails is asked for again.
-//! Bounds: [`PARTS_AT_ONCE`] parts of [`PART_BYTES`] are in memory. The temporary folder has one object, or several of at
+//! Bounds: [`PARTS_AT_ONCE`] parts of [`PART_BYTES`] are in memory, of one object or each of another. The temporary folder has one object, or several of at
 //! most [`STAGED_BYTES_MAX`] together.
 
 use std::io;
@@ -27,9 +27,7 @@ use crate::session::Session;
 
 const SCHEMES: [&str; 6] = ["s3://", "s3a://", "gs://", "az://", "http://", "https://"];
 const PART_BYTES: u64 = 16 << 20;
-const PARTS_AT_ONCE: usize = 4;
-/// Objects that are downloaded at the same time.
-const OBJECTS_AT_ONCE: usize = 8;
+const PARTS_AT_ONCE: usize = 8;
 const STAGED_BYTES_MAX: u64 = 1 << 30;
 const STAGED_OBJECTS_MAX: usize = 1_000;
 /// After the first attempt to read a part.
@@ -64,7 +62,8 @@ pub async fn put(
     let object = one_object(url, source).await?;
     let folder = temporary()?;
     let path = folder.path().join("object");
-    Download { client: &ObjectClient::new(&Trust::Everything), source }.fetch(&object, &path).await?;
+    let client = ObjectClient::new(&Trust::Everything);
+    Download { client: &client, source, parts_at_once: PARTS_AT_ONCE }.fetch(&object, &path).await?;
     upload::put(session, path, name).await
 }
 
@@ -106,7 +105,7 @@ pub async fn populate(
     let size_bytes = objects.iter().map(|(_, object)| object.size).sum();
     let progress = session.reporter.start(dataset.as_str(), objects.len() as u64, size_bytes);
     let client = ObjectClient::new(&Trust::Everything);
-    let download = Download { client: &client, source };
+    let download = Download { client: &client, source, parts_at_once: 1 };
     let mut report: Option<PutReport> = None;
     for stage in stages(&objects) {
         let folder = temporary()?;
@@ -114,7 +113,7 @@ pub async fn populate(
             let item = PutItem { name: name.clone(), path: folder.path().join(number.to_string()) };
             async move { download.fetch(object, &item.path).await.map(|()| item) }
         });
-        let items: Vec<PutItem> = stream::iter(items).buffered(OBJECTS_AT_ONCE).try_collect().await?;
+        let items: Vec<PutItem> = stream::iter(items).buffered(PARTS_AT_ONCE).try_collect().await?;
         let options = PutOptions { skip_unchanged: true, ..PutOptions::default() };
         let put = session.files().put_files(items, options, progress.as_ref()).await?;
         report = Some(match report {
@@ -187,6 +186,8 @@ fn temporary() -> Result<TempDir, Failure> {
 struct Download<'a> {
     client: &'a ObjectClient,
     source: &'a ReferenceSource,
+    /// Of each object.
+    parts_at_once: usize,
 }
 
 impl Download<'_> {
@@ -197,7 +198,7 @@ impl Download<'_> {
         };
         let mut file = File::create(path).await.map_err(not_written)?;
         let parts = parts(object.size).into_iter().map(|part| self.part(object, part));
-        let mut parts = stream::iter(parts).buffered(PARTS_AT_ONCE);
+        let mut parts = stream::iter(parts).buffered(self.parts_at_once);
         while let Some(part) = parts.next().await {
             let bytes = part.map_err(|error| not_read(&error))?;
             file.write_all(&bytes).await.map_err(not_written)?;
