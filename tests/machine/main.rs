@@ -35,7 +35,8 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let scratch = Arguments::parse().scratch;
     let cores = thread::available_parallelism()?.get();
-    let files = disk::create_files(&scratch.join("files"), cores).context("cannot make files")?;
+    let files = disk::create_files(&scratch, cores).context("cannot make files")?;
+    let large = disk::large_files(&scratch, cores).context("cannot write and read large files")?;
     let found = json!({
         "cores": cores,
         "aes_gcm_mb_s": mb_s(&on_all_cores(cores, encrypt)),
@@ -43,7 +44,10 @@ fn main() -> anyhow::Result<()> {
         "copy_mb_s": mb_s(&on_all_cores(cores, copy)),
         "loopback_mb_s": network::loopback_mb_s(cores).context("cannot send over loopback")?,
         "round_trip_ms": network::round_trip_ms().context("cannot send over loopback")?,
-        "disk_write_mb_s": disk::write_mb_s(&scratch, cores).context("cannot write to the disk")?,
+        "disk_write_mb_s": large.write,
+        "disk_read_mb_s": large.read,
+        "disk_copy_mb_s": large.copy,
+        "cached_write_mb_s": large.cached_write,
         "flush_ms": disk::flush_ms(&scratch).context("cannot flush a file")?,
         "files_created_s": files.created_s,
         "files_durable_s": files.durable_s,

@@ -12,7 +12,7 @@ use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, 
 use idunno_shared::client::transport::{TcpConnector, is_this_machine};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::datagrams::{Seal, UnsealError};
-use idunno_shared::security::tls::READ_BYTES;
+use idunno_shared::security::tls::{READ_BYTES, WRITE_BYTES};
 use idunno_shared::security::trust::TrustError;
 use idunno_shared::security::{CertificateDer, Credentials, Role};
 use idunno_shared::wire::frame::Purpose;
@@ -192,7 +192,7 @@ impl Incoming {
             return Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer });
         };
         let stream = BufReader::with_capacity(READ_BYTES, stream);
-        let stream = match acceptor.accept(stream).into_fallible().await {
+        let mut stream = match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
                 if let Some(doubt) = TrustError::of_io(&error) {
@@ -204,6 +204,7 @@ impl Incoming {
                 return None;
             }
         };
+        stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
         let Some(issued) = certificate.as_ref().and_then(|shown| credentials.issued(shown)) else {
             refusal_log.note(RefusedKind::Stranger, from, "its certificate does not say what it grants");

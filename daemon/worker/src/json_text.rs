@@ -99,12 +99,12 @@ fn brackets(bytes: &[u8]) -> usize {
 
 /// Whether a number of this JSON, or what looks like one in a string, has a positive exponent. Without branches, too.
 fn has_positive_exponent(bytes: &[u8]) -> bool {
-    let is_found = |three: &[u8]| {
-        let [digit, exponent, sign] =
-            [three[0].is_ascii_digit(), three[1].eq_ignore_ascii_case(&b'e'), three[2] != b'-'];
-        u8::from(digit) & u8::from(exponent) & u8::from(sign)
-    };
-    bytes.windows(3).fold(0, |found, three| found | is_found(three)) != 0
+    let (Some(exponents), Some(signs)) = (bytes.get(1..), bytes.get(2..)) else { return false };
+    let found = bytes.iter().zip(exponents).zip(signs).fold(0, |found, ((digit, exponent), sign)| {
+        let is_number = u8::from(digit.is_ascii_digit()) & u8::from(exponent.eq_ignore_ascii_case(&b'e'));
+        found | (is_number & u8::from(*sign != b'-'))
+    });
+    found != 0
 }
 
 /// Checks that the bytes are one value of strict JSON with at most so many levels, and says where they are not.

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Sequence
 
 ROWS_MAX = 65_536
+COPIED_BYTES_MAX = 1 << 20
+"""A tensor up to this size is copied."""
 
 Tensor = list[bytes] | bytes
 """The rows of an output, or all of them encoded."""
@@ -23,11 +25,15 @@ def join_rows(rows: Sequence[bytes | memoryview] | bytes) -> bytes:
         return rows
     if not any(rows):
         return LENGTH.pack(0) * len(rows)
-    return b"".join([part for row in rows for part in (LENGTH.pack(len(row)), row)])
+    parts: list[bytes | memoryview] = [b""] * (2 * len(rows))
+    parts[::2] = map(LENGTH.pack, map(len, rows))
+    parts[1::2] = rows
+    return b"".join(parts)
 
 
-def split_rows(binary: memoryview) -> list[bytes | memoryview]:
-    """The rows, as slices. Raises TensorError."""
+def split_rows(tensor: memoryview) -> list[bytes | memoryview]:
+    """The rows: copies of short ones, which cost less than slices do; otherwise slices. Raises TensorError."""
+    binary = bytes(tensor) if len(tensor) <= COPIED_BYTES_MAX else tensor
     rows: list[bytes | memoryview] = []
     position = 0
     end = len(binary)

@@ -45,6 +45,9 @@ class InferResult:
     times: InferTimes
 
     def tensors(self) -> TensorAnswers:
+        whole = [answer for answer in self.answers if isinstance(answer, bytes)]
+        if len(whole) == len(self.answers):
+            return TensorAnswers({"output": whole, "error": [b""] * len(whole)}, self.times)
         outputs = [answer if isinstance(answer, bytes) else b"" for answer in self.answers]
         errors = [b"" if isinstance(answer, bytes) else row_reason(answer) for answer in self.answers]
         return TensorAnswers({"output": outputs, "error": errors}, self.times)

@@ -55,7 +55,7 @@ class InferResponse:
 
 
 def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
-    """Raises ApiError 400. Binary rows are slices of the body, not copies."""
+    """Raises ApiError 400. Long binary rows are slices of the body, not copies."""
     header, tensors = _split(body, header_length)
     request = parse_object(header)
     inputs = request.get("inputs")

@@ -11,7 +11,7 @@ use super::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link, greet};
 use super::revocable::Revocable;
 use crate::ids::NodeId;
 use crate::security::Credentials;
-use crate::security::tls::READ_BYTES;
+use crate::security::tls::{READ_BYTES, WRITE_BYTES};
 use crate::wire::frame::Purpose;
 
 /// Opens connections by TLS, to members only; in the clear only with insecure credentials,
@@ -45,10 +45,11 @@ impl TcpConnector {
             let (reader, writer) = stream.into_split();
             return greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await;
         };
-        let stream = connector
+        let mut stream = connector
             .connect(name, BufReader::with_capacity(READ_BYTES, stream))
             .await
             .map_err(|error| fault(in_handshake(error)))?;
+        stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
         let (reader, writer) = tokio::io::split(stream);
         match shown {

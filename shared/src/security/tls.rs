@@ -19,6 +19,10 @@ use super::trust::{WallClock, provider, roots};
 /// would cost more than the decryption.
 pub const READ_BYTES: usize = 64 << 10;
 
+/// Most bytes that are encrypted for one socket write. Left alone, rustls takes 64 KiB, and waking the reader so often costs
+/// more than the encryption.
+pub const WRITE_BYTES: usize = 256 << 10;
+
 /// Makes the client side.
 pub(super) fn connector(identity: &Identity) -> Result<TlsConnector, SecurityError> {
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(WallClock))

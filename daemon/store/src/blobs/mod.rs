@@ -36,7 +36,7 @@ mod tests;
 mod watched;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -293,15 +293,14 @@ impl BlobStore {
         self.shared.check(digest)
     }
 
-    /// Reads and verifies a small blob. A damaged blob is quarantined. Blocks.
+    /// Reads and verifies a blob. A damaged one is quarantined. Blocks.
     pub fn read(&self, digest: Digest) -> Result<Bytes, StoreError> {
-        let (file, size) = self.open_blob(digest)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        match (&file).take(size.saturating_add(1)).read_to_end(&mut bytes) {
+        let (file, size) = self.open_from(digest, 0)?;
+        match direct_io::read_whole(&file, size) {
             Err(error) if !is_device_fault(&error) => {
                 Err(StoreError::io("read", &self.shared.layout.blob(digest), error))
             }
-            Ok(_) if verify(BlobRef { digest, size }, &bytes).is_ok() => Ok(bytes.into()),
+            Ok(bytes) if verify(BlobRef { digest, size }, &bytes).is_ok() => Ok(bytes),
             _ => self.shared.quarantine(digest, &file),
         }
     }

@@ -10,10 +10,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// What direct reads and writes must start at and be a multiple of, in bytes; enough for every disk.
 pub const ALIGNMENT: usize = 4096;
@@ -52,6 +52,30 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Reads a file of so many bytes into memory. Of a longer one, at least one byte more.
+///
+/// # Errors
+/// Those of reading.
+pub fn read_whole(file: &File, size: u64) -> io::Result<Bytes> {
+    let room = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).next_multiple_of(ALIGNMENT);
+    let mut buffer = AlignedBuffer::new(room);
+    let mut filled = 0;
+    while filled < room {
+        match file.read_at(&mut buffer.bytes_mut()[filled..], filled as u64) {
+            // A direct read must start aligned, so a short one is the last.
+            Ok(count) if !count.is_multiple_of(ALIGNMENT) => {
+                filled += count;
+                break;
+            }
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Bytes::from_owner(buffer).slice(..filled))
+}
+
 /// An empty buffer for `length` bytes whose memory is aligned.
 pub fn chunk(length: usize) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(length + ALIGNMENT);
@@ -84,6 +108,12 @@ impl AlignedBuffer {
     /// The bytes, to be filled.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.length]
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 
@@ -192,6 +222,22 @@ mod tests {
                     .unwrap();
                 assert_eq!(padded.len(), length.next_multiple_of(ALIGNMENT));
                 assert_eq!(padded[..length], bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_whole_and_a_longer_one_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for length in [0, 1, ALIGNMENT - 1, ALIGNMENT, 3 * ALIGNMENT + 7] {
+            let bytes = pattern(length);
+            std::fs::write(&path, &bytes).unwrap();
+            for file in [File::open(&path).unwrap(), open(File::options().read(true), &path).unwrap()] {
+                assert_eq!(read_whole(&file, length as u64).unwrap(), bytes);
+                assert_eq!(read_whole(&file, length as u64 + 5000).unwrap(), bytes, "it is shorter");
+                let short = length.saturating_sub(1) as u64;
+                assert!(read_whole(&file, short).unwrap().len() as u64 > short || length == 0);
             }
         }
     }

@@ -1,17 +1,21 @@
 //! Local files, read once, cut into extents and hashed ahead of what is being sent.
 //!
-//! Runs on a thread of its own. Bounds: it holds no bytes beyond the room it was given, and waits for more.
+//! Runs on a thread of its own. The memory of whole extents is used again: pages that are new to the process cost more than
+//! what is done with them.
+//!
+//! Bounds: it holds no bytes beyond the room it was given, and waits for more.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::PutError;
+use super::direct_io::PIECE_BYTES;
 use crate::ids::Digest;
 use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use crate::wire::control::EXTENTS_PER_FILE_MAX;
@@ -55,7 +59,7 @@ pub(super) fn read(
     runtime: &Handle,
     pieces: &mpsc::Sender<Piece>,
 ) {
-    let reader = Reader { room, runtime, pieces };
+    let reader = Reader { room, runtime, pieces, spare: SpareExtents::default() };
     for file in wanted {
         match reader.read_file(&file) {
             Ok(true) => {}
@@ -73,6 +77,7 @@ struct Reader<'a> {
     room: &'a Arc<Semaphore>,
     runtime: &'a Handle,
     pieces: &'a mpsc::Sender<Piece>,
+    spare: SpareExtents,
 }
 
 impl Reader<'_> {
@@ -90,17 +95,14 @@ impl Reader<'_> {
         {
             return Ok(self.send(Piece::Unchanged { item: wanted.item, size }));
         }
-        let mut whole = blake3::Hasher::new();
+        let mut whole = (size > EXTENT_BYTES_MAX).then(blake3::Hasher::new);
         let (mut read, mut extents) = (0, 0);
         let mut digest = Digest::of(&[]);
         while read < size {
             let length = (size - read).min(EXTENT_BYTES_MAX);
             let Some(room) = self.make_room(length) else { return Ok(false) };
-            let bytes = read_extent(&mut file, length, path)?;
-            digest = Digest::of(&bytes);
-            if size > EXTENT_BYTES_MAX {
-                whole.update(&bytes);
-            }
+            let bytes;
+            (bytes, digest) = self.read_extent(&mut file, length, path, whole.as_mut())?;
             read += length;
             let blob = BlobRef { digest, size: length };
             if !self.send(Piece::Extent { item: wanted.item, index: extents, blob, bytes, room }) {
@@ -108,7 +110,7 @@ impl Reader<'_> {
             }
             extents += 1;
         }
-        if size > EXTENT_BYTES_MAX {
+        if let Some(whole) = whole {
             digest = Digest(*whole.finalize().as_bytes());
         }
         let after = file.metadata().map_err(|source| local(path, source))?;
@@ -118,6 +120,30 @@ impl Reader<'_> {
         Ok(self.send(Piece::End { item: wanted.item, size, digest, extents }))
     }
 
+    /// Reads the next extent, and hashes it: for itself, and as a part of the whole file.
+    fn read_extent(
+        &self,
+        file: &mut File,
+        length: u64,
+        path: &Path,
+        mut whole: Option<&mut blake3::Hasher>,
+    ) -> Result<(Bytes, Digest), PutError> {
+        let mut bytes = self.spare.take(length);
+        let mut hasher = blake3::Hasher::new();
+        // Each piece is hashed while it is in the processor's cache.
+        for piece in bytes.chunks_mut(PIECE_BYTES) {
+            file.read_exact(piece).map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => PutError::Changed { path: path.to_owned() },
+                _ => local(path, source),
+            })?;
+            hasher.update(piece);
+            if let Some(whole) = &mut whole {
+                whole.update(piece);
+            }
+        }
+        Ok((self.spare.lend(bytes), Digest(*hasher.finalize().as_bytes())))
+    }
+
     fn make_room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes).ok()?;
         self.runtime.block_on(Arc::clone(self.room).acquire_many_owned(permits)).ok()
@@ -125,6 +151,48 @@ impl Reader<'_> {
 
     fn send(&self, piece: Piece) -> bool {
         self.pieces.blocking_send(piece).is_ok()
+    }
+}
+
+/// The memory of extents that were sent, for the next ones.
+#[derive(Clone, Default)]
+struct SpareExtents(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl SpareExtents {
+    /// So many bytes to be written over. Only whole extents come back.
+    fn take(&self, length: u64) -> Vec<u8> {
+        let spare = if length == EXTENT_BYTES_MAX { self.lock().pop() } else { None };
+        spare.unwrap_or_else(|| vec![0; usize::try_from(length).unwrap_or(usize::MAX)])
+    }
+
+    /// Bytes whose memory comes back once nobody uses them.
+    fn lend(&self, bytes: Vec<u8>) -> Bytes {
+        if bytes.len() as u64 == EXTENT_BYTES_MAX {
+            Bytes::from_owner(LentExtent { bytes, to: self.clone() })
+        } else {
+            bytes.into()
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct LentExtent {
+    bytes: Vec<u8>,
+    to: SpareExtents,
+}
+
+impl AsRef<[u8]> for LentExtent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for LentExtent {
+    fn drop(&mut self) {
+        self.to.lock().push(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -141,15 +209,6 @@ fn open(path: &Path) -> Result<(File, Metadata), PutError> {
     let file = File::open(path).map_err(|source| local(path, source))?;
     let metadata = file.metadata().map_err(|source| local(path, source))?;
     Ok((file, metadata))
-}
-
-fn read_extent(file: &mut File, length: u64, path: &Path) -> Result<Bytes, PutError> {
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    file.take(length).read_to_end(&mut bytes).map_err(|source| local(path, source))?;
-    if bytes.len() as u64 != length {
-        return Err(PutError::Changed { path: path.to_owned() });
-    }
-    Ok(bytes.into())
 }
 
 fn hash(path: &Path) -> Result<Digest, PutError> {
