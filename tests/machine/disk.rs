@@ -33,7 +33,8 @@ pub(crate) struct CreatedFiles {
 pub(crate) fn create_files(scratch: &Path, cores: usize) -> io::Result<CreatedFiles> {
     let mut best = CreatedFiles { created_s: 0.0, durable_s: 0.0 };
     for number in 0..FOLDERS {
-        let CreatedFiles { created_s, durable_s } = create_in(&scratch.join(format!("files-{number}")), cores)?;
+        let CreatedFiles { created_s, durable_s } =
+            create_in(&scratch.join(format!("files-{number}")), cores)?;
         best.created_s = best.created_s.max(created_s);
         best.durable_s = best.durable_s.max(durable_s);
     }

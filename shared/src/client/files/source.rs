@@ -221,3 +221,80 @@ fn hash(path: &Path) -> Result<Digest, PutError> {
 fn local(path: &Path, source: io::Error) -> PutError {
     PutError::Local { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// The extents of a file and its digest, each extent given up before the next one is read.
+    fn read_all(path: &Path) -> (Vec<BlobRef>, Digest) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let room = Arc::new(Semaphore::new(usize::try_from(EXTENT_BYTES_MAX).unwrap()));
+        let (sender, mut pieces) = mpsc::channel(1);
+        let wanted = vec![Wanted { item: 0, path: path.to_owned(), known: None }];
+        let handle = runtime.handle().clone();
+        let reader = std::thread::spawn(move || read(wanted, &room, &handle, &sender));
+        let (mut blobs, mut whole) = (Vec::new(), None);
+        while let Some(piece) = pieces.blocking_recv() {
+            match piece {
+                Piece::Extent { blob, bytes, .. } => {
+                    assert_eq!((Digest::of(&bytes), bytes.len() as u64), (blob.digest, blob.size));
+                    blobs.push(blob);
+                }
+                Piece::End { digest, extents, .. } => whole = Some((digest, extents)),
+                Piece::Unchanged { .. } => panic!("nothing was known"),
+                Piece::Failed(error) => panic!("{error}"),
+            }
+        }
+        reader.join().unwrap();
+        let (digest, extents) = whole.unwrap();
+        assert_eq!(extents, blobs.len());
+        (blobs, digest)
+    }
+
+    #[test]
+    fn extents_are_read_one_after_the_other_and_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = File::create(&path).unwrap();
+        let rest = 12_345;
+        file.set_len(3 * EXTENT_BYTES_MAX).unwrap();
+        for extent in 0..3 {
+            let start = u64::from(extent) * EXTENT_BYTES_MAX;
+            file.write_all_at(&[extent + 1; 99], start).unwrap();
+        }
+        file.write_all_at(&vec![7; rest], 3 * EXTENT_BYTES_MAX).unwrap();
+        let (blobs, digest) = read_all(&path);
+        let sizes: Vec<u64> = blobs.iter().map(|blob| blob.size).collect();
+        assert_eq!(sizes, [EXTENT_BYTES_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MAX, rest as u64]);
+        assert_eq!(digest, hash(&path).unwrap());
+    }
+
+    #[test]
+    fn the_memory_of_a_whole_extent_comes_back_once_nobody_uses_it() {
+        let spare = SpareExtents::default();
+        let mut bytes = spare.take(EXTENT_BYTES_MAX);
+        bytes[0] = 1;
+        let sent = spare.lend(bytes);
+        let kept = sent.clone();
+        drop(sent);
+        assert_eq!(spare.take(EXTENT_BYTES_MAX)[0], 0, "this memory is new");
+        drop(kept);
+        assert_eq!(spare.take(EXTENT_BYTES_MAX)[0], 1, "this memory was used before");
+        drop(spare.lend(vec![2; 10]));
+        assert!(spare.lock().is_empty(), "short extents do not come back");
+    }
+
+    #[test]
+    fn a_file_of_one_extent_has_its_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for content in [&b""[..], b"short"] {
+            std::fs::write(&path, content).unwrap();
+            let (blobs, digest) = read_all(&path);
+            assert_eq!((blobs.len(), digest), (content.len().min(1), Digest::of(content)));
+        }
+    }
+}
