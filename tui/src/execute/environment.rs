@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use crate::answer::{Exit, Failure};
+use crate::execute::temporary_folder;
 use crate::package::LocalPackage;
 
 /// Characters that are shown of what a tool says.
@@ -36,9 +37,7 @@ pub struct Environment {
 /// Adds an environment to a package that has requirements.
 pub async fn lock(package: &mut LocalPackage, python: PathBuf) -> Result<Option<Environment>, Failure> {
     let Some(requirements) = package.requirements().map(|file| file.path.clone()) else { return Ok(None) };
-    let folder = tempfile::Builder::new().prefix("idunno-environment-").tempdir();
-    let folder =
-        folder.map_err(|error| Failure::error(format!("cannot make a temporary folder: {error}")))?;
+    let folder = temporary_folder("idunno-environment-")?;
     let out = folder.path().to_owned();
     let run_in = out.clone();
     let output = spawn_blocking(move || run(&python, &requirements, &run_in)).await;

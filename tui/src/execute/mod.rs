@@ -34,6 +34,7 @@ pub mod webhook_key;
 
 use idunno_shared::security::Role;
 use idunno_shared::wire::jobs::Training;
+use tempfile::TempDir;
 
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::registry::Writes;
@@ -175,6 +176,12 @@ pub fn key(verb: KeyVerb) -> Result<Answer, Failure> {
         KeyVerb::Create(new) => access_key::run(new),
         KeyVerb::Webhook { secret } => webhook_key::run(&secret),
     }
+}
+
+/// A folder that is deleted with the value. Its name begins so.
+pub(crate) fn temporary_folder(prefix: &str) -> Result<TempDir, Failure> {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir();
+    folder.map_err(|error| Failure::error(format!("cannot make a temporary folder: {error}")))
 }
 
 pub(crate) fn only_on_command_line(what: &str) -> Failure {

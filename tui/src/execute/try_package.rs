@@ -16,6 +16,7 @@ use super::local_package;
 use crate::answer::models::{TestedEnvironment, TestedInput, TestedModel};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
+use crate::execute::temporary_folder;
 use crate::package::{Links, LocalPackage};
 
 /// The name of the model while it is tried.
@@ -132,8 +133,7 @@ fn tried(
         let path = path.to_owned();
         move |error: io::Error| Failure::error(format!("cannot write {}: {error}", path.display()))
     };
-    let scratch = tempfile::Builder::new().prefix("idunno-model-test-").tempdir();
-    let scratch = scratch.map_err(failed(&std::env::temp_dir()))?;
+    let scratch = temporary_folder("idunno-model-test-")?;
     let (files, manifest) = (scratch.path().join("files"), scratch.path().join("manifest.json"));
     let whole = path.canonicalize().map_err(failed(path))?;
     if whole.is_dir() {

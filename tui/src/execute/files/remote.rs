@@ -15,7 +15,6 @@ use idunno_references::{ObjectClient, ReadError, Trust};
 use idunno_shared::client::files::{PutItem, PutOptions, PutReport};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::references::{ObjectReference, ReferenceSource};
-use tempfile::TempDir;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
@@ -23,6 +22,7 @@ use super::references::find;
 use super::upload::{self, Uploaded};
 use super::walk::{Found, Reason, Selection};
 use crate::answer::{Answer, Exit, Failure};
+use crate::execute::temporary_folder;
 use crate::session::Session;
 
 const SCHEMES: [&str; 6] = ["s3://", "s3a://", "gs://", "az://", "http://", "https://"];
@@ -60,7 +60,7 @@ pub async fn put(
     name: FileName,
 ) -> Result<Answer, Failure> {
     let object = one_object(url, source).await?;
-    let folder = temporary()?;
+    let folder = temporary_folder("idunno-downloads-")?;
     let path = folder.path().join("object");
     let client = ObjectClient::new(&Trust::Everything);
     Download { client: &client, source, parts_at_once: PARTS_AT_ONCE }.fetch(&object, &path).await?;
@@ -108,7 +108,7 @@ pub async fn populate(
     let download = Download { client: &client, source, parts_at_once: 1 };
     let mut report: Option<PutReport> = None;
     for stage in stages(&objects) {
-        let folder = temporary()?;
+        let folder = temporary_folder("idunno-downloads-")?;
         let items = stage.iter().enumerate().map(|(number, (name, object))| {
             let item = PutItem { name: name.clone(), path: folder.path().join(number.to_string()) };
             async move { download.fetch(object, &item.path).await.map(|()| item) }
@@ -175,10 +175,6 @@ fn both(before: PutReport, after: PutReport) -> PutReport {
         copies_wanted: copies.1,
         versions: [before.versions, after.versions].concat(),
     }
-}
-
-fn temporary() -> Result<TempDir, Failure> {
-    tempfile::tempdir().map_err(|error| Failure::error(format!("cannot make a temporary folder: {error}")))
 }
 
 /// How objects are read.

@@ -19,6 +19,7 @@ use super::in_order::{self, Out};
 use crate::answer::results::ResultsFile;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::values::RowFormat;
+use crate::execute::temporary_folder;
 use crate::session::Session;
 
 /// A part takes no further row once it is so large.
@@ -64,7 +65,7 @@ pub(super) async fn write(
         let why = format!("{} is {state}: results go to a bucket once a job is done", view.id);
         return Err(Failure::new(Exit::Refused, why));
     }
-    let folder = tempfile::tempdir().map_err(|error| no_temporary_file(&error))?;
+    let folder = temporary_folder("idunno-results-")?;
     let rows = folder.path().join("rows");
     in_order::write(session, view, RowFormat::Jsonl, Out::<fn(&str) -> _>::file(&rows).await?).await?;
     let bucket = Bucket { client: ObjectClient::new(&Trust::Everything), url, source };
