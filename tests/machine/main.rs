@@ -41,7 +41,6 @@ fn main() -> anyhow::Result<()> {
         "cores": cores,
         "aes_gcm_mb_s": mb_s(&on_all_cores(cores, encrypt)),
         "blake3_mb_s": mb_s(&on_all_cores(cores, hash)),
-        "copy_mb_s": mb_s(&on_all_cores(cores, copy)),
         "loopback_mb_s": network::loopback_mb_s(cores).context("cannot send over loopback")?,
         "round_trip_ms": network::round_trip_ms().context("cannot send over loopback")?,
         "disk_write_mb_s": large.write,
@@ -116,11 +115,4 @@ fn hash() -> Work {
     });
     black_box(hasher.finalize());
     work
-}
-
-/// From one place that is in no cache to another.
-fn copy() -> Work {
-    const BYTES: usize = 64 << 20;
-    let (from, mut to) = (vec![1_u8; BYTES], vec![2_u8; BYTES]);
-    repeat(BYTES, || black_box(&mut to).copy_from_slice(black_box(&from)))
 }

@@ -262,6 +262,23 @@ async fn a_blob_that_was_damaged_while_the_member_was_down_is_never_read_as_whol
 }
 
 #[tokio::test]
+async fn a_large_blob_that_was_damaged_is_never_read_as_whole() {
+    let whole: Vec<u8> = (0..3_000_123_u32).map(|n| (n % 251) as u8).collect();
+    let mut flipped = whole.clone();
+    flipped[2_000_000] ^= 1;
+    let longer = [&whole[..], b"x"].concat();
+    for damaged in [Vec::new(), whole[..2 << 20].to_vec(), whole[..2_999_999].to_vec(), longer, flipped] {
+        let directory = TempDir::new().unwrap();
+        let store = BlobStore::open(directory.path(), 0).unwrap();
+        put_large(&store, blob_of(&whole), &whole).await.unwrap();
+        let digest = Digest::of(&whole);
+        fs::write(store.shared.layout.blob(digest), &damaged).unwrap();
+        assert!(matches!(store.read(digest), Err(StoreError::Corrupt(_))), "{} bytes", damaged.len());
+        assert_eq!((store.damaged(), count(&directory, "corrupt")), (1, 1));
+    }
+}
+
+#[tokio::test]
 async fn a_group_whose_flush_fails_is_stored_nowhere() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();

@@ -2,8 +2,8 @@
 //!
 //! They are downloaded into a temporary folder, as they were listed or not at all, and put from there; the credentials are
 //! those of whoever runs the command. A part that fails is asked for again.
-//! Bounds: [`PARTS_AT_ONCE`] parts of [`PART_BYTES`] are in memory, of one object or each of another. The temporary folder has one object, or several of at
-//! most [`STAGED_BYTES_MAX`] together.
+//! Bounds: [`PARTS_AT_ONCE`] parts of [`PART_BYTES`] are in memory, of one object or each of another. The temporary folder
+//! has one object, or several of at most [`STAGED_BYTES_MAX`] together.
 
 use std::io;
 use std::ops::Range;
