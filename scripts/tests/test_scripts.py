@@ -37,9 +37,11 @@ esac
 MACHINE = {
     "aes_gcm_mb_s": 4000.0,
     "blake3_mb_s": 5000.0,
-    "copy_mb_s": 5000.0,
     "loopback_mb_s": 2000.0,
     "disk_write_mb_s": 400.0,
+    "disk_read_mb_s": 500.0,
+    "disk_copy_mb_s": 300.0,
+    "cached_write_mb_s": 2000.0,
     "files_created_s": 20_000.0,
     "files_durable_s": 1000.0,
 }
@@ -275,6 +277,18 @@ def test_a_bound_is_that_of_the_slowest_part():
     figures = dict.fromkeys(bench_limits.RATIOS.values(), 50.0)
     assert bench_limits.ratios(figures, bounds[True, "slow"])["put"] == {"ratio": 0.5}
     assert "put_1gib_mb_s            50      100   0.50  disk" in bench_limits.table(figures, bounds[True, "slow"])
+
+
+def test_the_bound_of_a_get_is_that_of_the_better_way_to_write():
+    def bound(**rates):
+        return bench_limits.store_bounds(MACHINE | rates, encrypted=True)["get_1gib_mb_s"]
+
+    assert bound() == {"rate": 500.0, "of": "disk"}, "into the page cache, as fast as the disk reads"
+    # New pages of the cache cost more than the disk does.
+    assert bound(cached_write_mb_s=100.0) == {"rate": 300.0, "of": "disk"}
+    # A GiB is encrypted, decrypted, hashed and sent once.
+    of_processors = round(1 / (2 / 4000 + 1 / 5000 + 1 / 2000), 1)
+    assert bound(disk_copy_mb_s=1e6) == {"rate": of_processors, "of": "processors"}
 
 
 def test_an_environment_of_the_users_own_is_never_deleted(tmp_path):
