@@ -255,7 +255,8 @@ def main():
         watch, checked = run_jobs(cluster, options, photos)
     finally:
         if options.keep:
-            say(f"the cluster is still running: 'idunno --dir {cluster.folder}' is its console, 'local down' stops it")
+            command = f"{cluster.idunno} --dir {cluster.folder}"
+            say(f"the cluster is still running: '{command}' opens its console, '{command} local down --purge' deletes it")
         else:
             cluster.down()
     rows = [row for row, _ in checked]

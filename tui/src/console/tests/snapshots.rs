@@ -98,3 +98,14 @@ fn tour() {
     }
     assert!(matches!(state.mode, Mode::Page));
 }
+
+#[test]
+fn the_tour_says_how_it_is_left_in_any_window() {
+    let mut state = busy_cluster(Page::Overview);
+    update(&mut state, Msg::Key(KeyEvent::new(KeyCode::Char('t'), KeyModifiers::CONTROL)), 2_000);
+    for (width, height) in [(44, 12), (60, 16), (200, 60)] {
+        update(&mut state, Msg::Resized(width, height), 60_000);
+        let screen = screen(&state, width, height, 60_100);
+        assert!(screen.contains("Esc: close for good"), "{width}x{height}:\n{screen}");
+    }
+}

@@ -8,11 +8,12 @@ use super::overlay::framed;
 use crate::console::layout::centred;
 use crate::console::state::State;
 use crate::console::theme::Tone;
+use crate::console::wrap::wrapped_words;
 
-/// A screen: its title, and for each line the names of the items whose keys it explains, and the explanation.
+/// A screen: its title, and for each paragraph the names of the items whose keys it explains, and the explanation.
 struct Screen {
     title: &'static str,
-    lines: &'static [(&'static [&'static str], &'static str)],
+    paragraphs: &'static [(&'static [&'static str], &'static str)],
 }
 
 /// Screens of the tour.
@@ -21,9 +22,12 @@ pub const TOUR_SCREENS: usize = SCREENS.len();
 const SCREENS: [Screen; 3] = [
     Screen {
         title: "what you see",
-        lines: &[
-            (&[], "The two lines on top show the cluster: who is up, who coordinates,"),
-            (&[], "and how old the picture is. Below is one page of several:"),
+        paragraphs: &[
+            (
+                &[],
+                "The two lines on top show the cluster: who is up, who coordinates, and how old the picture is. Below is one \
+                 page of several:",
+            ),
             (&["next-page", "previous-page"], "go through the pages"),
             (&["down", "up"], "select a row; the mouse does it, too"),
             (&["open"], "opens the selection: a job's rows, a member's files"),
@@ -32,7 +36,7 @@ const SCREENS: [Screen; 3] = [
     },
     Screen {
         title: "find and do",
-        lines: &[
+        paragraphs: &[
             (&["filter"], "keeps the rows that contain a text"),
             (&["palette"], "searches all commands by name and by what they do"),
             (&["line"], "types a command, as in a shell; Tab completes"),
@@ -42,7 +46,7 @@ const SCREENS: [Screen; 3] = [
     },
     Screen {
         title: "when something is wrong",
-        lines: &[
+        paragraphs: &[
             (&["explain"], "says why a job does not run, with the next step"),
             (&["describe"], "shows everything about the selection"),
             (&["logs-of"], "shows the log lines of the selection"),
@@ -53,25 +57,39 @@ const SCREENS: [Screen; 3] = [
     },
 ];
 
-/// The widest line that the tour has.
+/// With its frame.
 const WIDTH: u16 = 74;
+/// Columns of the keys.
+const KEYS_WIDTH: usize = 16;
 
 pub(super) fn draw(state: &State, screen: usize, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
     let number = screen.min(TOUR_SCREENS - 1);
-    let Screen { title, lines } = &SCREENS[number];
+    let Screen { title, paragraphs } = &SCREENS[number];
+    let inside = usize::from(WIDTH.min(area.width).saturating_sub(2));
     let mut shown: Vec<Line<'_>> = vec![Line::default()];
-    shown.extend(lines.iter().map(|(items, text)| {
-        if items.is_empty() {
-            return Line::raw(format!(" {text}"));
-        }
+    for (items, text) in *paragraphs {
         let keys: Vec<String> = items.iter().filter_map(|item| state.keymap.hint(item)).collect();
-        let keys = Span::styled(format!(" {:<14} ", keys.join(", ")), theme.style(Tone::Key));
-        Line::from(vec![keys, Span::raw(*text)])
-    }));
+        let (indent, begin) = if items.is_empty() {
+            (1, String::from(" "))
+        } else {
+            (KEYS_WIDTH, format!(" {:<14} ", keys.join(", ")))
+        };
+        let wrapped = wrapped_words(text, inside.saturating_sub(indent));
+        shown.extend(wrapped.into_iter().enumerate().map(|(number, text)| {
+            let begin = if number == 0 { begin.clone() } else { " ".repeat(indent) };
+            Line::from(vec![Span::styled(begin, theme.style(Tone::Key)), Span::raw(text)])
+        }));
+    }
+    // Whatever has no room, the way out has.
+    let room = usize::from(area.height.saturating_sub(2));
+    if shown.len() + 2 <= room {
+        shown.push(Line::default());
+    } else {
+        shown.truncate(room.saturating_sub(1));
+    }
     let next = if number + 1 < TOUR_SCREENS { "Enter: next" } else { "Enter: begin" };
     let back = if number > 0 { ", Left: back" } else { "" };
-    shown.push(Line::default());
     shown.push(Line::styled(format!(" {next}{back}, Esc: close for good"), theme.style(Tone::Dim)));
     let height = u16::try_from(shown.len()).unwrap_or(u16::MAX).saturating_add(2);
     let title = format!(" tour {} of {TOUR_SCREENS}: {title} ", number + 1);
