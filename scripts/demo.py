@@ -256,7 +256,7 @@ def main():
     finally:
         if options.keep:
             command = f"{cluster.idunno} --dir {cluster.folder}"
-            say(f"the cluster is still running: '{command}' opens its console, '{command} local down --purge' deletes it")
+            say(f"the cluster still runs: '{command}' opens its console, '{command} local down --purge' deletes it")
         else:
             cluster.down()
     rows = [row for row, _ in checked]
