@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use idunno_shared::client::files::Files;
 use idunno_shared::client::link::BoxFuture;
-use idunno_shared::ids::{Digest, UploadId};
+use idunno_shared::ids::{Digest, JobId, UploadId};
 use idunno_shared::names::DatasetName;
 use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::SegmentView;
 use tokio::task::spawn_blocking;
 
 use idunno_store::blobs::BlobStore;
@@ -89,6 +90,10 @@ impl FileStore for LocalStore {
             let fetched = training_data::fetch(&self.files, dataset, folder, free_bytes).await;
             fetched.map_err(FileStoreError::failed)
         })
+    }
+
+    fn segments(&self, job: JobId) -> BoxFuture<'_, Result<Vec<SegmentView>, FileStoreError>> {
+        FileStore::segments(&self.files, job)
     }
 
     fn end(&self, upload: UploadId) -> BoxFuture<'_, ()> {

@@ -236,6 +236,7 @@ impl NoOpCluster {
         self.cost.batches += of_job.len() as u64;
         let completed = |lease: &Lease| CompletedBatch {
             lease: *lease,
+            inferred: lease.range.count,
             inference_us: QUERY_US * u64::from(lease.range.count),
             refused: 0,
         };

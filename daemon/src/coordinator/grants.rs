@@ -182,6 +182,7 @@ fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: L
         records,
         parameters: (*job.parameters).clone(),
         footer,
+        reuse: job.terms.start.reuse,
     })
 }
 

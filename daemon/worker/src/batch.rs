@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join;
+use idunno_shared::ids::Digest;
 use idunno_shared::names::MemberName;
+use idunno_shared::wire::control::Reuse;
 use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease, TokenCount};
 use idunno_shared::wire::records::RecordIdentity;
 use tracing::debug;
@@ -28,6 +30,7 @@ use super::labels::Labels;
 use super::latency::InferLatency;
 use super::model_server::{Extensions, ModelServerClient, ServerError};
 use super::protocol::RowAnswer;
+use super::reuse::BatchReuse;
 use super::rows::{RowContext, RowError, RowIdentity, RowName, write_row};
 use super::tokens::tokens_of;
 use super::traits::FileStore;
@@ -94,7 +97,7 @@ pub struct BatchContext {
 
 /// Runs a batch to its end.
 pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult {
-    let PreparedBatch { grant, queries, chunks, first, labels, records } = prepared;
+    let PreparedBatch { grant, queries, chunks, first, labels, records, reuse } = prepared;
     let mut run = BatchRun {
         context: &context,
         grant: &grant,
@@ -102,6 +105,8 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         labels: labels.as_deref(),
         queries: &queries,
         records: records.as_ref(),
+        reuse,
+        taken_over: 0,
         rows: Vec::new(),
         answered: Vec::new(),
         faults: FaultCollector::default(),
@@ -119,8 +124,8 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         latency: context.latency.clone(),
     };
     let mut chunk = first;
-    for number in 0..chunks.len() {
-        let next = chunks.get(number + 1).cloned().unwrap_or(0..0);
+    for later in (1..=chunks.len()).map(|next| &chunks[next..]) {
+        let next = later.first().map_or(&[][..], Vec::as_slice);
         let read_next = async {
             match &records {
                 Some(records) => records.chunk(next).await,
@@ -132,7 +137,8 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
             break;
         }
         if let Some(InputFault { kind, reason }) = run.stopped_by.clone() {
-            run.faults.add(queries[chunks[number].end..].to_vec(), kind, &reason);
+            let untried = run.queries_at(&later.concat());
+            run.faults.add(untried, kind, &reason);
             break;
         }
         chunk = next_chunk;
@@ -148,6 +154,9 @@ struct BatchRun<'a> {
     /// The numbers of the queries, by position.
     queries: &'a [u64],
     records: Option<&'a BatchRecords>,
+    reuse: Option<BatchReuse>,
+    /// The position up to which earlier answers have rows. Rows are in the order of the queries.
+    taken_over: usize,
     rows: Vec<u8>,
     answered: Vec<u64>,
     faults: FaultCollector,
@@ -178,6 +187,9 @@ impl<'a> BatchRun<'a> {
         for input in chunk {
             match input.bytes {
                 Ok(fetched) => {
+                    if self.is_answered(input.position, &fetched.bytes).await {
+                        continue;
+                    }
                     positions.push(input.position);
                     inputs.push(fetched.bytes);
                     self.is_local[input.position] = fetched.is_local;
@@ -219,6 +231,26 @@ impl<'a> BatchRun<'a> {
         }
     }
 
+    /// Whether an earlier job answered this input.
+    async fn is_answered(&mut self, position: usize, input: &Bytes) -> bool {
+        let Some(reuse) = &mut self.reuse else { return false };
+        if reuse.digest(position).is_some() {
+            return reuse.has(position);
+        }
+        reuse.look_up(&*self.context.store, position, Digest::of(input)).await
+    }
+
+    /// Makes rows of earlier answers to the queries before a position.
+    fn take_over_before(&mut self, end: usize) {
+        for position in self.taken_over..end {
+            let answer = self.reuse.as_ref().and_then(|reuse| reuse.answer(position)).cloned();
+            if let Some(answer) = answer.filter(|_| !self.is_full) {
+                self.record_output(position, &answer, true);
+            }
+        }
+        self.taken_over = end;
+    }
+
     /// Has the process of a model that did not answer in time ended, so that the server and other models go on.
     async fn end_hanging(&self, timed_out: ServerError) -> ServerError {
         let BatchContext { server, extensions, .. } = self.context;
@@ -250,7 +282,10 @@ impl<'a> BatchRun<'a> {
         let bytes = answers.rows.iter().map(row_bytes).sum::<usize>();
         self.rows.reserve(bytes.min(ROWS_BYTES_MAX));
         for (&position, answer) in positions.iter().zip(&answers.rows) {
-            self.record_answer(position, answer);
+            self.take_over_before(position);
+            if !self.is_full {
+                self.record_answer(position, answer);
+            }
             if self.is_full {
                 self.refused = self.refused.max(self.queries.len());
                 break;
@@ -261,11 +296,17 @@ impl<'a> BatchRun<'a> {
 
     /// Makes a row or a fault of an answer.
     fn record_answer(&mut self, position: usize, answer: &RowAnswer) {
+        match answer {
+            RowAnswer::Output(output) => self.record_output(position, output, false),
+            RowAnswer::Failed(reason) => {
+                self.faults.add(vec![self.queries[position]], FaultKind::BadInput, reason);
+            }
+        }
+    }
+
+    /// Makes a row of an output, which the model gave now or, if it is reused, for an earlier job.
+    fn record_output(&mut self, position: usize, output: &[u8], is_reused: bool) {
         let query = self.queries[position];
-        let output = match answer {
-            RowAnswer::Output(output) => output,
-            RowAnswer::Failed(reason) => return self.faults.add(vec![query], FaultKind::BadInput, reason),
-        };
         let record = self.records.map(|records| &records.by_position[position]);
         let label = self.label(position);
         let identity = RowIdentity {
@@ -277,6 +318,11 @@ impl<'a> BatchRun<'a> {
             id: record.and_then(|record| record.id.as_ref()),
             label: label.as_deref(),
             fields: record.and_then(|record| record.fields.as_ref()),
+            digest: self.reuse.as_ref().and_then(|reuse| reuse.digest(position)),
+            reused_from: match self.grant.reuse {
+                Reuse::From(job) if is_reused => Some(job),
+                _ => None,
+            },
         };
         let row_start = self.rows.len();
         let is_correct = match write_row(&mut self.rows, &self.row_context, &identity, output) {
@@ -300,7 +346,11 @@ impl<'a> BatchRun<'a> {
         }
         self.answered.push(query);
         self.local += u32::from(self.is_local[position]);
-        self.tokens = self.tokens.plus(tokens_of(output));
+        if is_reused {
+            self.tokens.reused += 1;
+        } else {
+            self.tokens = self.tokens.plus(tokens_of(output));
+        }
         if let Some(is_correct) = is_correct {
             self.labelled += 1;
             self.correct += u32::from(is_correct);
@@ -355,6 +405,7 @@ impl<'a> BatchRun<'a> {
     }
 
     fn finish(mut self) -> BatchResult {
+        self.take_over_before(self.queries.len());
         let mut faults = std::mem::take(&mut self.faults).into_faults();
         for fault in &mut faults {
             fault.identities = self.identities(fault);

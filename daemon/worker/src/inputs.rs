@@ -21,6 +21,7 @@ use super::chunk::{Chunk, ChunkInput, INPUT_BYTES_MAX, InputFault};
 use super::extents::ExtentCache;
 use super::labels::{LabelCache, Labels, LabelsError};
 use super::objects::BatchObjects;
+use super::reuse::{BatchReuse, EarlierJobs};
 use super::row_groups::{RowGroupCache, RowsRead};
 use super::rows::{QuotedName, RowName};
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
@@ -36,12 +37,14 @@ pub struct PreparedBatch {
     pub grant: Grant,
     /// The number of each query, by position.
     pub(super) queries: Vec<u64>,
-    /// The positions of each chunk.
-    pub(super) chunks: Vec<Range<usize>>,
+    /// The positions of each chunk: all whose inputs are needed.
+    pub(super) chunks: Vec<Vec<usize>>,
     pub(super) first: Chunk,
     pub(super) labels: Option<Arc<Labels>>,
     /// The inputs, if they are records of one file.
     pub(super) records: Option<BatchRecords>,
+    /// The answers that need no model.
+    pub(super) reuse: Option<BatchReuse>,
 }
 
 /// Inputs that are records of one file.
@@ -58,10 +61,11 @@ pub(super) struct BatchRecords {
 
 impl BatchRecords {
     /// The inputs at these positions. They are at hand, unless they are outside the cluster.
-    pub(super) async fn chunk(&self, positions: Range<usize>) -> Chunk {
+    pub(super) async fn chunk(&self, positions: &[usize]) -> Chunk {
+        let input = |&position: &usize| ChunkInput { position, bytes: self.input(position) };
         match &self.objects {
             Some(objects) => objects.read(positions).await,
-            None => positions.map(|position| ChunkInput { position, bytes: self.input(position) }).collect(),
+            None => positions.iter().map(input).collect(),
         }
     }
 
@@ -98,6 +102,7 @@ pub struct InputCaches {
     pub extents: ExtentCache,
     pub row_groups: RowGroupCache,
     pub objects: Arc<ObjectClient>,
+    pub(super) earlier: Arc<EarlierJobs>,
 }
 
 impl InputCaches {
@@ -108,6 +113,7 @@ impl InputCaches {
             extents: ExtentCache::default(),
             row_groups: RowGroupCache::default(),
             objects: Arc::new(objects),
+            earlier: Arc::default(),
         }
     }
 
@@ -116,6 +122,7 @@ impl InputCaches {
         self.labels.clear();
         self.extents.clear().await;
         self.row_groups.clear().await;
+        self.earlier.clear().await;
     }
 }
 
@@ -126,17 +133,31 @@ pub async fn prepare(
     mut grant: Grant,
     chunk_bytes: u64,
 ) -> PreparedBatch {
+    let mut reuse =
+        BatchReuse::new(store, &caches.earlier, grant.reuse, grant.lease.range.count as usize).await;
     if let Some(records) = grant.records.take() {
-        return prepare_records(store, caches, grant, records, chunk_bytes).await;
+        return prepare_records(store, caches, grant, records, chunk_bytes, reuse).await;
+    }
+    if let Some(reuse) = &mut reuse {
+        for (position, input) in grant.inputs.iter().enumerate() {
+            // The digest of a file of one extent is the extent's: the file need not be read for it.
+            if let [extent] = &*input.extents {
+                reuse.look_up(store, position, extent.blob.digest).await;
+            }
+        }
     }
     let queries: Vec<u64> = grant.inputs.iter().map(|input| input.index).collect();
-    let sizes: Vec<u64> = grant.inputs.iter().map(input_bytes).collect();
+    let has_answer = |position| reuse.as_ref().is_some_and(|reuse| reuse.has(position));
+    let needed = grant.inputs.iter().enumerate().filter(|(position, _)| !has_answer(*position));
+    let needed: Vec<usize> = needed.map(|(position, _)| position).collect();
+    let sizes: Vec<u64> = needed.iter().map(|&position| input_bytes(&grant.inputs[position])).collect();
     let chunks = plan_chunks(&sizes, chunk_bytes);
+    let chunks: Vec<Vec<usize>> = chunks.into_iter().map(|chunk| needed[chunk].to_vec()).collect();
     let labels = read_labels(store, &caches.labels, grant.labels.as_deref());
-    let first = fetch_chunk(store, &grant.inputs, chunks.first().cloned().unwrap_or(0..0));
+    let first = fetch_chunk(store, &grant.inputs, chunks.first().map_or(&[], Vec::as_slice));
     let (first, labels) = join(first, labels).await;
     match labels {
-        Ok(labels) => PreparedBatch { grant, queries, chunks, first, labels, records: None },
+        Ok(labels) => PreparedBatch { grant, queries, chunks, first, labels, records: None, reuse },
         Err(error) => unreadable(grant, queries, &InputFault::fetch(error.to_string())),
     }
 }
@@ -154,8 +175,8 @@ async fn read_labels(
 fn unreadable(grant: Grant, queries: Vec<u64>, fault: &InputFault) -> PreparedBatch {
     let count = queries.len();
     let first = (0..count).map(|position| ChunkInput { position, bytes: Err(fault.clone()) }).collect();
-    let chunks = vec![Range { start: 0, end: count }];
-    PreparedBatch { grant, queries, chunks, first, labels: None, records: None }
+    let chunks = vec![(0..count).collect()];
+    PreparedBatch { grant, queries, chunks, first, labels: None, records: None, reuse: None }
 }
 
 /// Reads all records of a batch.
@@ -165,6 +186,7 @@ async fn prepare_records(
     grant: Grant,
     mut granted: RecordsGrant,
     chunk_bytes: u64,
+    reuse: Option<BatchReuse>,
 ) -> PreparedBatch {
     let queries: Vec<u64> = grant.lease.range.queries().collect();
     let mut numbers = std::mem::take(&mut granted.numbers);
@@ -174,8 +196,9 @@ async fn prepare_records(
     match read_records(store, caches, &granted, grant.footer.as_ref(), numbers).await {
         Ok(records) => {
             let chunks = plan_chunks(&records.sizes(), chunk_bytes);
-            let first = records.chunk(chunks.first().cloned().unwrap_or(0..0)).await;
-            PreparedBatch { grant, queries, chunks, first, labels: None, records: Some(records) }
+            let chunks: Vec<Vec<usize>> = chunks.into_iter().map(Range::collect).collect();
+            let first = records.chunk(chunks.first().map_or(&[], Vec::as_slice)).await;
+            PreparedBatch { grant, queries, chunks, first, labels: None, records: Some(records), reuse }
         }
         Err(fault) => unreadable(grant, queries, &fault),
     }
@@ -255,13 +278,14 @@ fn plan_chunks(sizes: &[u64], chunk_bytes: u64) -> Vec<Range<usize>> {
 pub(super) async fn fetch_chunk(
     store: &dyn FileStore,
     inputs: &[QueryInput],
-    positions: Range<usize>,
+    positions: &[usize],
 ) -> Chunk {
-    let readable = inputs[positions.clone()].iter().filter(|input| input_bytes(input) <= INPUT_BYTES_MAX);
+    let wanted = positions.iter().map(|&position| &inputs[position]);
+    let readable = wanted.filter(|input| input_bytes(input) <= INPUT_BYTES_MAX);
     let blobs: Vec<_> = readable.flat_map(|input| input.extents.iter().cloned()).collect();
     let mut fetched = timeout(FETCH_TIMEOUT, store.fetch(&blobs)).await.ok().map(Vec::into_iter);
     let mut chunk = Chunk::with_capacity(positions.len());
-    for position in positions {
+    for &position in positions {
         let input = &inputs[position];
         let size = input_bytes(input);
         let bytes = match &mut fetched {
@@ -301,6 +325,7 @@ fn join_extents(
 mod tests {
     use idunno_references::Trust;
     use idunno_shared::ids::{Digest, JobId, Term};
+    use idunno_shared::wire::control::Reuse;
     use idunno_shared::wire::jobs::{FaultKind, Lease, Parameters, QueryRange};
 
     use super::super::testing::memory_store::MemoryStore;
@@ -325,6 +350,7 @@ mod tests {
             records: None,
             parameters: Parameters::default(),
             footer: None,
+            reuse: Reuse::Off,
         };
         let caches = InputCaches::new(ObjectClient::new(&Trust::Everything));
         // The second waits for the first one's read, and then reads for itself.

@@ -18,7 +18,7 @@
 //!
 //! Pure modules decide: [`lease_table`], [`segments`], [`models`], [`latency`] (deadlines), [`protocol`], [`rows`],
 //! [`faults`], [`tokens`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`], [`extents`] and
-//! [`row_groups`] (caches),
+//! [`row_groups`] (caches), [`reuse`] (answers of an earlier job),
 //! [`packages`] (models' packages on the disk), [`requests`] and [`training`] (one commit, load or training),
 //! [`coordinator_requests`] and [`result_merge`] (what the coordinator asks of any worker), [`supervisor`] (the server
 //! process), [`model_server`] (calls to it). [`worker_task`] owns all state and receives everything else as events.
@@ -46,6 +46,7 @@ mod recent_bytes;
 pub mod records;
 pub mod requests;
 pub mod result_merge;
+mod reuse;
 pub mod row_groups;
 pub mod rows;
 pub mod segments;

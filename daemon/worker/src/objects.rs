@@ -3,7 +3,6 @@
 //! Decides what a failure to read one means for its query. Bounds: [`READS_MAX`] objects are read at once; a chunk of them has
 //! as many bytes as one of other inputs, and [`CHUNK_TIMEOUT`] to be read.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,9 +51,9 @@ impl BatchObjects {
     }
 
     /// Reads those at these positions.
-    pub(super) async fn read(&self, positions: Range<usize>) -> Chunk {
+    pub(super) async fn read(&self, positions: &[usize]) -> Chunk {
         let deadline = Instant::now() + CHUNK_TIMEOUT;
-        let reads = positions.map(|position| async move {
+        let reads = positions.iter().map(|&position| async move {
             let read = timeout_at(deadline, self.object(position)).await;
             let bytes = read.unwrap_or_else(|_| Err(self.too_slow(position)));
             ChunkInput { position, bytes }

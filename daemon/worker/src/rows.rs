@@ -4,7 +4,7 @@
 //! Bounds: a row is as long as its answer and a few kilobytes of names.
 
 use idunno_shared::client::results::Answer;
-use idunno_shared::ids::Digest;
+use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{FileName, MemberName, ModelName};
 use memchr::memchr2;
 use serde::Serialize;
@@ -67,6 +67,10 @@ pub struct RowIdentity<'a> {
     pub label: Option<&'a JsonText>,
     /// The record's columns that come back, as an object.
     pub fields: Option<&'a JsonText>,
+    /// The digest of the input, if a later job may take the answer over.
+    pub digest: Option<&'a Digest>,
+    /// The earlier job whose answer this is.
+    pub reused_from: Option<JobId>,
 }
 
 /// An answer makes no row.
@@ -86,7 +90,7 @@ pub fn write_row(
     identity: &RowIdentity<'_>,
     output: &[u8],
 ) -> Result<Option<bool>, RowError> {
-    let RowIdentity { query, name, id, label, fields } = identity;
+    let RowIdentity { query, name, id, label, fields, digest, reused_from } = identity;
     let truth = label.and_then(JsonText::scalar);
     let (output, is_correct) = Output::read(output, truth.as_deref())?;
     rows.extend_from_slice(br#"{"query":"#);
@@ -106,6 +110,15 @@ pub fn write_row(
                 rows.extend_from_slice(part.as_bytes());
             }
         }
+    }
+    if let Some(digest) = digest {
+        let hex = blake3::Hash::from_bytes(digest.0).to_hex();
+        rows.extend_from_slice(br#","digest":""#);
+        rows.extend_from_slice(hex.as_bytes());
+        rows.push(b'"');
+    }
+    if let Some(job) = reused_from {
+        rows.extend_from_slice(format!(r#","reused_from":"{job}""#).as_bytes());
     }
     rows.extend_from_slice(context.model_and_version.as_bytes());
     output.write(rows);
@@ -227,7 +240,15 @@ mod tests {
         let context = RowContext::new(&"m".parse().unwrap(), &Digest::of(b"x"), &"m3".parse().unwrap(), 1);
         let file = QuotedName::from(&"a \"b\".jsonl".parse().unwrap());
         let name = RowName::Record(&file, 41);
-        let identity = RowIdentity { query: 0, name, id: None, label: None, fields: None };
+        let identity = RowIdentity {
+            query: 0,
+            name,
+            id: None,
+            label: None,
+            fields: None,
+            digest: None,
+            reused_from: None,
+        };
         assert_eq!(write_row(&mut rows, &context, &identity, b"1"), Ok(None));
         let row: serde_json::Value = serde_json::from_slice(&rows).unwrap();
         assert_eq!(row["name"], "a \"b\".jsonl:42");

@@ -31,6 +31,7 @@ pub fn tokens_of(output: &[u8]) -> TokenCount {
     TokenCount {
         prompt: count(["prompt_tokens", "input_tokens"]),
         completion: count(["completion_tokens", "output_tokens"]),
+        reused: 0,
     }
 }
 
@@ -46,7 +47,7 @@ mod tests {
             (r#"{"data":[],"usage":{"prompt_tokens":42,"total_tokens":42}}"#, 42, 0),
             (r#"{"text":"x","usage":{"prompt_tokens":42,"completion_tokens":null}}"#, 42, 0),
         ] {
-            assert_eq!(tokens_of(output.as_bytes()), TokenCount { prompt, completion }, "{output}");
+            assert_eq!(tokens_of(output.as_bytes()), TokenCount { prompt, completion, reused: 0 }, "{output}");
         }
     }
 

@@ -8,13 +8,15 @@ use futures_util::stream::{self, StreamExt};
 use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::client::files::{Files, PutError};
 use idunno_shared::client::link::BoxFuture;
-use idunno_shared::ids::UploadId;
+use idunno_shared::ids::{JobId, UploadId};
 use idunno_shared::names::DatasetName;
 use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::SegmentView;
 use idunno_shared::wire::jobs::{JobReply, JobRequest};
 use thiserror::Error;
 use tracing::warn;
 
+use super::result_merge::list_segments;
 use super::training_data;
 
 /// Blobs of one call that are read concurrently.
@@ -102,6 +104,9 @@ pub trait FileStore: Send + Sync {
         folder: &'a Path,
     ) -> BoxFuture<'a, Result<PathBuf, FileStoreError>>;
 
+    /// The segments of a job's results, in order of commit.
+    fn segments(&self, job: JobId) -> BoxFuture<'_, Result<Vec<SegmentView>, FileStoreError>>;
+
     /// Ends an upload: its uncommitted blobs may be collected. Failures are ignored.
     fn end(&self, upload: UploadId) -> BoxFuture<'_, ()>;
 }
@@ -162,6 +167,13 @@ impl FileStore for Files {
         Box::pin(async move {
             let fetched = training_data::fetch(self, dataset, folder, u64::MAX).await;
             fetched.map_err(FileStoreError::failed)
+        })
+    }
+
+    fn segments(&self, job: JobId) -> BoxFuture<'_, Result<Vec<SegmentView>, FileStoreError>> {
+        Box::pin(async move {
+            let listed = list_segments(self, job).await;
+            listed.map(|(_, segments)| segments).map_err(FileStoreError::failed)
         })
     }
 

@@ -18,7 +18,7 @@ pub use super::job_views::{
 };
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX, TrainedFrom};
-pub use super::start_options::{FailedMax, FailedMaxError, Selection, StartOptions};
+pub use super::start_options::{FailedMax, FailedMaxError, Reuse, Selection, StartOptions};
 pub use super::views::{
     ClusterView, FileKey, FileOrder, FileSummary, FolderEntry, IdentityView, Liveness, LoadView, LogRole,
     MemberDoubts, MemberView, ModelView, RatesView, StoreView, WorkerView,

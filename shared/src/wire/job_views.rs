@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::blobs::PlacedBlob;
 use super::jobs::{BatchSize, Lease, Parameters, QueryRange, TokenCount};
 use super::records::{RecordFormat, RecordIdentity};
+use super::start_options::Reuse;
 use super::webhooks::WebhookView;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId};
@@ -67,14 +68,18 @@ pub struct JobDetails {
     /// Where the job's end is told, if anywhere.
     #[serde(default)]
     pub webhook: Option<Box<WebhookView>>,
+    /// Whether it takes answers over from an earlier job.
+    #[serde(default)]
+    pub reuse: Reuse,
 }
 
 impl Serialize for JobDetails {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let later = match (&self.records, &self.webhook) {
-            (_, Some(_)) => 2,
-            (Some(_), None) => 1,
-            (None, None) => 0,
+        let later = match (&self.records, &self.webhook, self.reuse) {
+            (_, _, Reuse::On | Reuse::From(_)) => 3,
+            (_, Some(_), Reuse::Off) => 2,
+            (Some(_), None, Reuse::Off) => 1,
+            (None, None, Reuse::Off) => 0,
         };
         let mut details = serializer.serialize_struct("JobDetails", 9 + later)?;
         details.serialize_field("name", &self.name)?;
@@ -91,6 +96,9 @@ impl Serialize for JobDetails {
         }
         if later > 1 {
             details.serialize_field("webhook", &self.webhook)?;
+        }
+        if later > 2 {
+            details.serialize_field("reuse", &self.reuse)?;
         }
         details.end()
     }
@@ -145,7 +153,7 @@ pub struct JobView {
     /// Properties and times.
     #[serde(default, rename = "about")]
     pub details: JobDetails,
-    /// Tokens that the answers say they took.
+    /// Tokens that the answers say they took, and the answers that were taken over from an earlier job.
     #[serde(default, skip_serializing_if = "TokenCount::is_zero")]
     pub tokens: TokenCount,
 }

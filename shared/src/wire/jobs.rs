@@ -4,7 +4,8 @@
 //! leases; the reply tells it which batches to run, which models to load or train, and which leases to cancel. Result
 //! rows go to the file servers; the coordinator receives only their ranges.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use super::batches::{
     BATCH_QUERIES_MAX, BatchSize, BatchSizeError, LEASES_HELD_MAX, LEASES_PER_WORKER_MAX, Lease, Parameters,
@@ -17,6 +18,7 @@ use super::packages::TrainedFrom;
 pub use super::records::RecordFormat;
 use super::records::RecordIdentity;
 use super::resources::WorkerResources;
+use super::start_options::Reuse;
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
 use crate::names::{FileName, ModelName};
 
@@ -105,7 +107,9 @@ pub struct ModelArtefact {
 }
 
 /// A batch for a worker to run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Of the last fields, which later versions added, those at the end that have no value are left out of messages.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Grant {
     /// The lease under which the batch runs.
     pub lease: Lease,
@@ -126,8 +130,36 @@ pub struct Grant {
     #[serde(default, deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
     pub parameters: Parameters,
     /// The end of the file of the records, if its format needs it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub footer: Option<FooterGrant>,
+    /// Whether answers are taken over from an earlier job.
+    #[serde(default)]
+    pub reuse: Reuse,
+}
+
+impl Serialize for Grant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let later = match (&self.footer, self.reuse) {
+            (_, Reuse::On | Reuse::From(_)) => 2,
+            (Some(_), Reuse::Off) => 1,
+            (None, Reuse::Off) => 0,
+        };
+        let mut grant = serializer.serialize_struct("Grant", 7 + later)?;
+        grant.serialize_field("lease", &self.lease)?;
+        grant.serialize_field("model", &self.model)?;
+        grant.serialize_field("version", &self.version)?;
+        grant.serialize_field("inputs", &self.inputs)?;
+        grant.serialize_field("labels", &self.labels)?;
+        grant.serialize_field("records", &self.records)?;
+        grant.serialize_field("parameters", &self.parameters)?;
+        if later > 0 {
+            grant.serialize_field("footer", &self.footer)?;
+        }
+        if later > 1 {
+            grant.serialize_field("reuse", &self.reuse)?;
+        }
+        grant.end()
+    }
 }
 
 /// The state of a worker's model server.
@@ -212,13 +244,22 @@ pub struct WorkerReport {
     pub resources: WorkerResources,
 }
 
-/// Tokens of language models.
+/// Tokens of language models, and the answers for which no model was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCount {
     /// Tokens that the models read.
     pub prompt: u64,
     /// Tokens that they wrote.
     pub completion: u64,
+    /// Answers that were taken over from an earlier job.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub reused: u64,
+}
+
+/// Whether there are none.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl TokenCount {
@@ -233,6 +274,7 @@ impl TokenCount {
         Self {
             prompt: self.prompt.saturating_add(other.prompt),
             completion: self.completion.saturating_add(other.completion),
+            reused: self.reused.saturating_add(other.reused),
         }
     }
 
@@ -262,9 +304,16 @@ pub struct BatchOutcome {
     /// The size, in queries, of the largest call that the model server refused as too large; 0 if it refused none.
     #[serde(default)]
     pub refused: u32,
-    /// The tokens that the answers say they took.
+    /// The tokens that the answers say they took, and how many were taken over.
     #[serde(default, skip_serializing_if = "TokenCount::is_zero")]
     pub tokens: TokenCount,
+}
+
+impl BatchOutcome {
+    /// How many queries of the batch the model was asked for.
+    pub fn inferred(&self) -> u32 {
+        self.lease.range.count.saturating_sub(u32::try_from(self.tokens.reused).unwrap_or(u32::MAX))
+    }
 }
 
 /// Commits a segment of result rows that is already durable, for the batches in it.

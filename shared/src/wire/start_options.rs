@@ -106,6 +106,25 @@ impl FromStr for FailedMax {
     }
 }
 
+/// Whether a job takes answers over from an earlier one instead of asking its model again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reuse {
+    /// No: all its queries are run, and its rows cannot be taken over.
+    #[default]
+    Off,
+    /// Yes, but there is no earlier job to take them from. Its own rows can be taken over: they have the digest of their input.
+    On,
+    /// Yes, from this job.
+    From(JobId),
+}
+
+impl Reuse {
+    /// Whether it is off.
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
+}
+
 /// What a person chooses when a job starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartOptions {
@@ -116,6 +135,9 @@ pub struct StartOptions {
     pub failed_max: Option<FailedMax>,
     /// The job that must be done before it runs.
     pub after: Option<JobId>,
+    /// Whether it runs only what is new: for the first start only. The log chooses the job that it takes answers from.
+    #[serde(default, skip_serializing_if = "Reuse::is_off")]
+    pub reuse: Reuse,
 }
 
 impl StartOptions {

@@ -175,6 +175,7 @@ impl Generator {
                 Some(FailedMax::Percent(30)),
             ]),
             after: self.one_in(4).then(|| JobId(1 + self.below(3))),
+            reuse: self.pick(&[Reuse::Off, Reuse::Off, Reuse::Off, Reuse::On]),
         }
     }
 
@@ -226,7 +227,7 @@ impl Generator {
             correct: labelled / 2,
             local: labelled,
             refused: 0,
-            tokens: TokenCount { prompt: u64::from(labelled), completion: 1 },
+            tokens: TokenCount { prompt: u64::from(labelled), completion: 1, reused: u64::from(labelled / 2) },
         }
     }
 

@@ -299,7 +299,7 @@ impl World {
             return;
         };
         let (_, refused) = self.log.jobs[&lease.job].load.cost(lease.range.count);
-        let ran = CompletedBatch { lease, inference_us, refused };
+        let ran = CompletedBatch { lease, inferred: lease.range.count, inference_us, refused };
         self.send(Message::Commit { worker: node, generation, ran, rows });
         self.schedule_for(node, COMMIT_TIMEOUT, WorkerEvent::CommitAgain(lease));
     }

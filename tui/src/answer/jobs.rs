@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use idunno_shared::wire::control::{Distribution, JobView, LeaseStage as WireStage, LeaseView};
+use idunno_shared::wire::control::{Distribution, JobView, LeaseStage as WireStage, LeaseView, Reuse};
 use idunno_shared::wire::jobs::Parameters;
 use idunno_shared::wire::webhooks::WebhookView;
 use schemars::JsonSchema;
@@ -190,6 +190,10 @@ pub struct JobStats {
     pub tokens: Option<Tokens>,
     /// Who is told when it ends; null for nobody.
     pub webhook: Option<Webhook>,
+    /// Answers that it took over from an earlier job, because it was started to run only what is new.
+    pub reused: u64,
+    /// That job; null if there is none.
+    pub reused_from: Option<String>,
 }
 
 /// The webhook of a job.
@@ -274,7 +278,17 @@ impl From<&JobView> for JobStats {
             records: about.records.as_deref().map(RecordsRead::from),
             tokens: Tokens::of(view),
             webhook: about.webhook.as_deref().map(Webhook::from),
+            reused: view.tokens.reused,
+            reused_from: reused_from(view),
         }
+    }
+}
+
+/// The job whose answers a job takes over.
+pub fn reused_from(view: &JobView) -> Option<String> {
+    match view.details.reuse {
+        Reuse::From(job) => Some(job.to_string()),
+        Reuse::Off | Reuse::On => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use clap::Args;
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{FailedMax, Selection, StartOptions};
+use idunno_shared::wire::control::{FailedMax, Reuse, Selection, StartOptions};
 
 use super::values::{JobRef, OnEnd};
 
@@ -17,6 +17,10 @@ pub struct Starting {
     /// Run only N records or files drawn at random, the same ones each time: at the first start
     #[arg(long, value_name = "N")]
     pub sample: Option<NonZeroU64>,
+    /// Take answers over from the newest earlier job with this option, over the same dataset, and run only what is new: at the
+    /// first start
+    #[arg(long)]
+    pub only_new: bool,
     /// Pause a job once more of its queries than this have failed: a number, or a percentage such as 5%
     #[arg(long, value_name = "N|P%")]
     pub max_failed: Option<FailedMax>,
@@ -44,6 +48,7 @@ impl Starting {
     pub fn options(&self, after: Option<JobId>) -> StartOptions {
         let first = self.limit.map(Selection::First);
         let selection = first.or_else(|| self.sample.map(Selection::Sample)).unwrap_or_default();
-        StartOptions { selection, failed_max: self.max_failed, after }
+        let reuse = if self.only_new { Reuse::On } else { Reuse::Off };
+        StartOptions { selection, failed_max: self.max_failed, after, reuse }
     }
 }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use idunno_shared::wire::control::{Distribution, JobView};
 
 use super::job_lookup::{job_views, resolve_any};
-use crate::answer::jobs::{JobStats, Tokens, accuracy, pending};
+use crate::answer::jobs::{JobStats, Tokens, accuracy, pending, reused_from};
 use crate::answer::shown::Shown;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure, records, text};
@@ -75,6 +75,9 @@ fn card(view: &JobView) -> String {
     lines.push(format!(
         "workers   batch size {batch}, weight {weight}, {local:.0} % of the inputs read locally"
     ));
+    if let Some(job) = reused_from(view) {
+        lines.push(format!("reused    {} answers of {job}", text::thousands(view.tokens.reused)));
+    }
     if accuracy(view).is_some() {
         lines.push(format!("top-1     {} of {} labelled", top1(view), view.labelled));
     }
@@ -116,6 +119,11 @@ fn figures(views: &[JobView]) -> (Table, Vec<String>) {
         ]);
     }
     let mut lines = [reasons, tokens].concat();
+    let reused = |view: &JobView| {
+        let answers = text::thousands(view.tokens.reused);
+        reused_from(view).map(|job| format!("{} took {answers} answers over from {job}", view.id))
+    };
+    lines.extend(views.iter().filter_map(reused));
     if let [view] = views {
         let found = view.details.records.as_deref().and_then(records::sentence);
         lines.extend(found.map(|found| format!("{} {found}", view.id)));

@@ -54,6 +54,9 @@ fn answered(job: &JobRecord, batch: &BatchOutcome) -> Result<RangeSet, Refusal> 
     if u64::from(batch.local) > queries.len() {
         return invalid("it counts more local inputs than answers");
     }
+    if batch.tokens.reused > queries.len() {
+        return invalid("it counts more answers taken over than answers");
+    }
     Ok(queries)
 }
 
@@ -96,12 +99,15 @@ impl JobRecord {
         self.statistics.labelled += share(batch.labelled.into());
         self.statistics.correct += share(batch.correct.into());
         self.statistics.local += share(batch.local.into());
-        let TokenCount { prompt, completion } = batch.tokens;
-        let tokens = TokenCount { prompt: share(prompt), completion: share(completion) };
+        let TokenCount { prompt, completion, reused } = batch.tokens;
+        let tokens =
+            TokenCount { prompt: share(prompt), completion: share(completion), reused: share(reused) };
         self.statistics.tokens = self.statistics.tokens.plus(tokens);
         self.statistics.duplicates += queries.len() - new.len();
-        let ns_per_query = batch.inference_us.saturating_mul(NS_PER_US) / u64::from(batch.lease.range.count);
-        self.statistics.add(new.len(), ns_per_query, now_ms);
+        let inference_ns = batch.inference_us.saturating_mul(NS_PER_US);
+        let ns_per_query = inference_ns.checked_div(batch.inferred().into()).unwrap_or(0);
+        self.statistics.add(new.len() - tokens.reused, ns_per_query);
+        self.statistics.add_to_rate(new.len(), now_ms);
         new
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE, Selection, StartOptions};
+use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE, Reuse, Selection, StartOptions};
 use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
@@ -248,7 +248,7 @@ impl State {
                 format!("{id} is running, so how it runs cannot be changed: stop it with stop-job first");
             return Err(Refusal::conflict(message));
         }
-        if job.state != JobState::Added && options.selection != Selection::All {
+        if job.state != JobState::Added && (options.selection != Selection::All || !options.reuse.is_off()) {
             return Err(Refusal::conflict(format!(
                 "{id} has been started before: its first start chose its queries, for good"
             )));
@@ -262,7 +262,8 @@ impl State {
             }
             JobState::Added => self.freeze(&mut job, inputs, options)?,
             JobState::Stopped | JobState::Paused(_) | JobState::Waiting(_) => {
-                let start = StartOptions { selection: job.terms.start.selection, ..options };
+                let StartOptions { selection, reuse, .. } = job.terms.start;
+                let start = StartOptions { selection, reuse, ..options };
                 if start != job.terms.start {
                     job.terms = Arc::new(JobTerms { start, ..(*job.terms).clone() });
                 }
@@ -323,13 +324,36 @@ impl State {
         // A list has been cut to the queries already.
         job.submitted = options.selection.count(job.submitted);
         if !options.is_default() {
-            job.terms = Arc::new(JobTerms { start: options, ..(*job.terms).clone() });
+            let reuse = self.earlier_answers(job, &artefact, options.reuse);
+            job.terms = Arc::new(JobTerms { start: StartOptions { reuse, ..options }, ..(*job.terms).clone() });
         }
         self.reference(&artefact.extents);
         job.held = RangeSet::from(0..job.submitted);
         job.artefact = Some(artefact);
         job.started_ms = Some(self.now_ms);
         Ok(())
+    }
+
+    /// Where a job that starts takes answers from: the newest job over the same dataset that is done, whose rows say their
+    /// inputs' digests, and whose answers came of the same version and parameters. One that ran all inputs is preferred to one
+    /// that ran a part.
+    fn earlier_answers(&self, job: &JobRecord, artefact: &Artefact, asked: Reuse) -> Reuse {
+        if asked.is_off() {
+            return Reuse::Off;
+        }
+        let is_same = |earlier: &&Arc<JobRecord>| {
+            let version = earlier.artefact.as_ref().map(|artefact| artefact.version);
+            earlier.state == JobState::Done
+                && !earlier.terms.start.reuse.is_off()
+                && earlier.dataset == job.dataset
+                && earlier.model == job.model
+                && version == Some(artefact.version)
+                && earlier.parameters == job.parameters
+        };
+        let is_whole = |earlier: &&Arc<JobRecord>| earlier.terms.start.selection == Selection::All;
+        let newest = self.jobs().rev().filter(is_same).find(is_whole);
+        let newest = newest.or_else(|| self.jobs().rev().find(is_same));
+        newest.map_or(Reuse::On, |earlier| Reuse::From(earlier.id))
     }
 
     /// Makes the files of a pinned folder, and its label table, the inputs of a job.

@@ -36,7 +36,7 @@ pub struct JobStatistics {
     /// Answered queries whose input was on the worker's own disk.
     #[serde(default)]
     pub local: u64,
-    /// Tokens that the answers say they took.
+    /// Tokens that the answers say they took, and the answers that were taken over from an earlier job.
     #[serde(default, skip_serializing_if = "TokenCount::is_zero")]
     pub tokens: TokenCount,
 }
@@ -56,8 +56,8 @@ fn middle_ms(bucket: u16) -> f64 {
 }
 
 impl JobStatistics {
-    /// Adds `answered` queries that took `ns_per_query` each, committed at `at_ms`.
-    pub(super) fn add(&mut self, answered: u64, ns_per_query: u64, at_ms: u64) {
+    /// Adds `answered` queries that took the model `ns_per_query` each.
+    pub(super) fn add(&mut self, answered: u64, ns_per_query: u64) {
         if answered == 0 {
             return;
         }
@@ -66,6 +66,13 @@ impl JobStatistics {
         self.sum_ms += ms * answered as f64;
         self.sum_squares += ms * ms * answered as f64;
         *self.buckets.entry(bucket(ns_per_query)).or_insert(0) += answered;
+    }
+
+    /// Adds `answered` queries, committed at `at_ms`, to the rate.
+    pub(super) fn add_to_rate(&mut self, answered: u64, at_ms: u64) {
+        if answered == 0 {
+            return;
+        }
         let second = at_ms / 1000;
         match self.window.back_mut() {
             Some((last, queries)) if *last == second => *queries += answered,
@@ -110,7 +117,7 @@ impl JobStatistics {
 
     /// How many answered queries it counts.
     pub fn count(&self) -> u64 {
-        self.count
+        self.count + self.tokens.reused
     }
 
     fn percentile(&self, percent: u64) -> f64 {
@@ -129,7 +136,7 @@ impl JobStatistics {
     pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         let bucketed: u64 = self.buckets.values().sum();
         let is_consistent =
-            bucketed == self.count && self.correct <= self.labelled && self.labelled <= self.count;
+            bucketed == self.count && self.correct <= self.labelled && self.labelled <= self.count();
         InvariantViolation::unless(is_consistent, || {
             format!("the statistics disagree: {bucketed} in buckets, {self:?}")
         })?;
@@ -149,7 +156,7 @@ mod tests {
     fn percentiles_are_off_by_less_than_three_percent() {
         let mut statistics = JobStatistics::default();
         for ns in 1..=20_000u64 {
-            statistics.add(1, ns * ns, 0);
+            statistics.add(1, ns * ns);
         }
         let shown = statistics.processing_ms();
         for (percent, value) in
@@ -177,8 +184,8 @@ mod tests {
     #[test]
     fn mean_and_deviation_count_every_query() {
         let mut statistics = JobStatistics::default();
-        statistics.add(3, 2_000_000, 0);
-        statistics.add(1, 6_000_000, 0);
+        statistics.add(3, 2_000_000);
+        statistics.add(1, 6_000_000);
         let shown = statistics.processing_ms();
         assert!((shown.mean - 3.0).abs() < 1e-9 && (shown.std_dev - 3f64.sqrt()).abs() < 1e-9, "{shown:?}");
         assert_eq!(JobStatistics::default().processing_ms(), Distribution::default());
@@ -188,12 +195,12 @@ mod tests {
     fn the_rate_covers_recent_seconds_since_the_first_commit() {
         let mut statistics = JobStatistics::default();
         for second in 100..104 {
-            statistics.add(50, 1, second * 1000);
+            statistics.add_to_rate(50, second * 1000);
         }
         assert!((statistics.rate_qps(10, 104_000) - 50.0).abs() < 1e-9);
         assert!((statistics.rate_qps(10, 108_000) - 25.0).abs() < 1e-9);
         assert!(statistics.rate_qps(10, 130_000).abs() < 1e-9);
-        statistics.add(1, 1, 1_000_000);
+        statistics.add_to_rate(1, 1_000_000);
         assert_eq!(statistics.window.len(), 1);
     }
 }

@@ -92,6 +92,7 @@ impl JobRecord {
             owner: self.owner.clone(),
             records: self.records.as_ref().map(|records| Box::new(records.format.clone())),
             webhook: self.terms.webhook.as_ref().map(|webhook| Box::new(webhook.into())),
+            reuse: self.terms.start.reuse,
         }
     }
 }

@@ -122,7 +122,9 @@ pub struct Committed {
 pub struct CompletedBatch {
     /// The lease under which it ran.
     pub lease: Lease,
-    /// The wall time of its inference in microseconds.
+    /// How many of its queries the model was asked for; the others had been answered by an earlier job.
+    pub inferred: u32,
+    /// The wall time of their inference in microseconds.
     pub inference_us: u64,
     /// Queries in the largest call that the model server refused as too large; 0 if it refused none.
     pub refused: u32,

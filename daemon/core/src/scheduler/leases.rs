@@ -255,10 +255,9 @@ impl Scheduler {
                 batches.iter().fold(0, |sum: u64, batch| sum.saturating_add(batch.inference_us));
             worker.record_success(committed.job, inference_us, now);
             for batch in batches {
-                let queries = batch.lease.range.count;
                 worker.record_batch(&model, batch, now);
-                job.service.record_batch(queries, batch.inference_us, now);
-                self.batch_times.add(&model, queries, Duration::from_micros(batch.inference_us));
+                job.service.record_batch(batch, now);
+                self.batch_times.add(&model, batch.inferred, Duration::from_micros(batch.inference_us));
             }
             let is_won =
                 |held: &&HeldLease| held.is_copy && batches.iter().any(|batch| batch.lease == held.lease);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use idunno_shared::wire::jobs::Policy;
 
+use super::event::CompletedBatch;
 use super::sizing::Rate;
 use super::window::Window;
 use crate::time::Instant;
@@ -70,13 +71,13 @@ impl Service {
     }
 
     /// Records the inference time of a committed batch; under the policy `time` it replaces the estimate.
-    pub(super) fn record_batch(&mut self, queries: u32, inference_us: u64, now: Instant) {
+    pub(super) fn record_batch(&mut self, batch: &CompletedBatch, now: Instant) {
         if self.policy == Policy::Time {
-            let charged = self.cost(u64::from(queries));
-            self.virtual_time =
-                self.virtual_time.saturating_sub(charged).saturating_add(self.time_cost(inference_us));
+            let charged = self.cost(u64::from(batch.lease.range.count));
+            let cost = self.time_cost(batch.inference_us);
+            self.virtual_time = self.virtual_time.saturating_sub(charged).saturating_add(cost);
         }
-        self.rate.add(queries, inference_us, now);
+        self.rate.add(batch.inferred, batch.inference_us, now);
     }
 
     /// Adopts a policy and resets the virtual time, whose unit the policy decides.

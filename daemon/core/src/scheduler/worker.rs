@@ -310,13 +310,12 @@ impl Worker {
         if self.rates.len() >= MODELS_MAX && !self.rates.contains_key(model) {
             return;
         }
-        let queries = batch.lease.range.count;
-        self.rates.entry(model.clone()).or_default().add(queries, batch.inference_us, now);
+        self.rates.entry(model.clone()).or_default().add(batch.inferred, batch.inference_us, now);
         let sizer = self.sizers.entry(model.clone()).or_default();
         if batch.refused > 0 {
             sizer.record_refusal(batch.refused, now);
         } else {
-            sizer.record_batch(queries, batch.inference_us, now);
+            sizer.record_batch(batch.inferred, batch.inference_us, now);
         }
     }
 

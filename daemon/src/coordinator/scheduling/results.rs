@@ -164,5 +164,10 @@ impl SchedulerTask {
 }
 
 fn completed(batch: &BatchOutcome) -> CompletedBatch {
-    CompletedBatch { lease: batch.lease, inference_us: batch.inference_us, refused: batch.refused }
+    CompletedBatch {
+        lease: batch.lease,
+        inferred: batch.inferred(),
+        inference_us: batch.inference_us,
+        refused: batch.refused,
+    }
 }

@@ -185,7 +185,11 @@ impl Transfer for ClusterTransfer<'_> {
     }
 }
 
-async fn list_segments(files: &Files, job: JobId) -> Result<(JobView, Vec<SegmentView>), MergeError> {
+/// A job, and the segments of its results in order of commit.
+pub(super) async fn list_segments(
+    files: &Files,
+    job: JobId,
+) -> Result<(JobView, Vec<SegmentView>), MergeError> {
     let mut all = Vec::new();
     loop {
         let request = ControlRequest::Results { job, skip: all.len() as u64, limit: page_limit() };

@@ -6,9 +6,12 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use idunno_shared::client::link::BoxFuture;
-use idunno_shared::ids::{Digest, Term, UploadId};
+use idunno_shared::client::results::segment;
+use idunno_shared::ids::{Digest, JobId, Term, UploadId};
 use idunno_shared::names::DatasetName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
+use idunno_shared::wire::control::SegmentView;
+use idunno_shared::wire::jobs::QueryRange;
 
 use super::super::traits::{DurableUpload, FetchedBytes, FileStore, FileStoreError};
 
@@ -26,6 +29,7 @@ struct MemoryStoreState {
     /// Whether the next use of an upload finds it ended.
     ends_uploads: bool,
     ended: BTreeSet<UploadId>,
+    results: BTreeMap<JobId, Vec<SegmentView>>,
 }
 
 impl MemoryStore {
@@ -43,6 +47,19 @@ impl MemoryStore {
     /// The next use of an upload finds it ended.
     pub(in super::super) fn end_an_upload(&self) {
         self.inner.lock().unwrap().ends_uploads = true;
+    }
+
+    /// Adds a segment to the results of a job: rows, of which those of the queries `ranges` count.
+    pub(in super::super) fn add_results(&self, job: JobId, rows: &[u8], ranges: Vec<QueryRange>) -> Digest {
+        let segment = self.add(&segment::pack(&[rows.to_vec()]));
+        let digest = segment.blob.digest;
+        self.inner.lock().unwrap().results.entry(job).or_default().push(SegmentView { segment, ranges });
+        digest
+    }
+
+    /// Loses a blob.
+    pub(in super::super) fn lose(&self, digest: &Digest) {
+        self.inner.lock().unwrap().blobs.remove(digest);
     }
 
     /// Whether nobody else holds the bytes of a blob.
@@ -124,6 +141,11 @@ impl FileStore for MemoryStore {
                 .then(|| folder.to_owned())
                 .ok_or_else(|| FileStoreError::Failed(format!("no dataset '{dataset}'")))
         })
+    }
+
+    fn segments(&self, job: JobId) -> BoxFuture<'_, Result<Vec<SegmentView>, FileStoreError>> {
+        let segments = self.inner.lock().unwrap().results.get(&job).cloned();
+        Box::pin(async move { segments.ok_or_else(|| FileStoreError::Failed(format!("there is no {job}"))) })
     }
 
     fn end(&self, upload: UploadId) -> BoxFuture<'_, ()> {

@@ -7,13 +7,14 @@ mod faults;
 mod fidelity;
 mod models;
 mod packages;
+mod reuse;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::results::segment;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
-use idunno_shared::wire::control::WorkerView;
+use idunno_shared::wire::control::{Reuse, WorkerView};
 use idunno_shared::wire::jobs::{Grant, Lease, ModelArtefact, Parameters, QueryInput, QueryRange};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -135,6 +136,7 @@ impl Harness {
             records: None,
             parameters: Parameters::default(),
             footer: None,
+            reuse: Reuse::Off,
         }
     }
 

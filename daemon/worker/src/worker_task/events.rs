@@ -194,6 +194,7 @@ impl WorkerTask {
         self.lease_tasks.remove(&lease);
         debug!(%lease, faults = result.faults.len(), "a batch has ended");
         let answered: u64 = result.outcome.answered.iter().map(|range| u64::from(range.count)).sum();
+        let answered = answered.saturating_sub(result.outcome.tokens.reused);
         if let Some((model, mut latency)) = model.zip(result.latency.take()) {
             let known = self.latencies.entry(model.clone()).or_default();
             latency.declare(known.row_timeout());

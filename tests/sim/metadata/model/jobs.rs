@@ -4,7 +4,7 @@ use idunno_core::metadata::{Applied, Inputs, PREDEFINED_MODELS, State};
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
-    Change, Changed, FailedMax, JobOptions, JobState, Selection, StartOptions,
+    Change, Changed, FailedMax, JobOptions, JobState, Reuse, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange};
 use idunno_shared::wire::refusal::RefusalCode;
@@ -193,7 +193,8 @@ impl NaiveMetadata {
     ) -> Result<Changed, RefusalCode> {
         let job = self.job(id)?.clone();
         let state = self.state_after(id, options.after)?;
-        let is_late = job.state != JobState::Added && options.selection != Selection::All;
+        let chooses_queries = options.selection != Selection::All || options.reuse != Reuse::Off;
+        let is_late = job.state != JobState::Added && chooses_queries;
         if is_late || (job.state == JobState::Running && options != StartOptions::default()) {
             return Err(RefusalCode::Conflict);
         }

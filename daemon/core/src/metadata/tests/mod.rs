@@ -70,7 +70,7 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
         correct: labelled / 2,
         local: 0,
         refused: 0,
-        tokens: TokenCount { prompt: 10 * u64::from(labelled), completion: labelled.into() },
+        tokens: TokenCount { prompt: 10 * u64::from(labelled), completion: labelled.into(), reused: 0 },
     }
 }
 

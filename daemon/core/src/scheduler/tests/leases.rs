@@ -108,7 +108,7 @@ fn a_commit_of_a_part_returns_the_rest_at_once_and_uncharged() {
     harness.handle(SchedulerEvent::Committed(Committed {
         worker: NodeId(1),
         job: JOB,
-        batches: vec![CompletedBatch { lease, inference_us: 1_000, refused: 10 }],
+        batches: vec![CompletedBatch { refused: 10, ..completed(lease, 1_000) }],
         ranges: vec![range(0, 3)],
     }));
     assert!(harness.leases(1).is_empty(), "the commit ends the lease");
@@ -139,7 +139,7 @@ fn reported_times_do_not_overflow() {
         harness.handle(SchedulerEvent::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            batches: vec![CompletedBatch { lease, inference_us: u64::MAX, refused: 0 }],
+            batches: vec![completed(lease, u64::MAX)],
             ranges: vec![lease.range],
         }));
     }

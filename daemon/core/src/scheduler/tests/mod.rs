@@ -41,6 +41,11 @@ struct Harness {
     lost: Vec<(NodeId, Lease, LossReason)>,
 }
 
+/// A batch whose queries were all answered by the model.
+fn completed(lease: Lease, inference_us: u64) -> CompletedBatch {
+    CompletedBatch { lease, inferred: lease.range.count, inference_us, refused: 0 }
+}
+
 impl Harness {
     /// One job of so many queries in batches of 10, and so many workers; the claim grace is over.
     fn new(queries: u64, workers: u64) -> Self {
@@ -127,7 +132,7 @@ impl Harness {
         self.handle(SchedulerEvent::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            batches: vec![CompletedBatch { lease, inference_us, refused: 0 }],
+            batches: vec![completed(lease, inference_us)],
             ranges: vec![lease.range],
         }))
     }
