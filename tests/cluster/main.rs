@@ -50,6 +50,8 @@ mod minority;
 #[cfg(test)]
 mod model_servers;
 #[cfg(test)]
+mod only_new;
+#[cfg(test)]
 mod orphans;
 #[cfg(test)]
 mod packages;

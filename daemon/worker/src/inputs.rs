@@ -62,11 +62,10 @@ pub(super) struct BatchRecords {
 impl BatchRecords {
     /// The inputs at these positions. They are at hand, unless they are outside the cluster.
     pub(super) async fn chunk(&self, positions: &[usize]) -> Chunk {
-        let input = |&position: &usize| ChunkInput { position, bytes: self.input(position) };
-        match &self.objects {
-            Some(objects) => objects.read(positions).await,
-            None => positions.iter().map(input).collect(),
+        if let Some(objects) = &self.objects {
+            return objects.read(positions).await;
         }
+        positions.iter().map(|&position| ChunkInput { position, bytes: self.input(position) }).collect()
     }
 
     fn input(&self, position: usize) -> Result<FetchedBytes, InputFault> {
@@ -139,12 +138,7 @@ pub async fn prepare(
         return prepare_records(store, caches, grant, records, chunk_bytes, reuse).await;
     }
     if let Some(reuse) = &mut reuse {
-        for (position, input) in grant.inputs.iter().enumerate() {
-            // The digest of a file of one extent is the extent's: the file need not be read for it.
-            if let [extent] = &*input.extents {
-                reuse.look_up(store, position, extent.blob.digest).await;
-            }
-        }
+        look_up_files(store, reuse, &grant.inputs).await;
     }
     let queries: Vec<u64> = grant.inputs.iter().map(|input| input.index).collect();
     let has_answer = |position| reuse.as_ref().is_some_and(|reuse| reuse.has(position));
@@ -159,6 +153,15 @@ pub async fn prepare(
     match labels {
         Ok(labels) => PreparedBatch { grant, queries, chunks, first, labels, records: None, reuse },
         Err(error) => unreadable(grant, queries, &InputFault::fetch(error.to_string())),
+    }
+}
+
+/// Looks for answers to files that need not be read for it: the digest of a file of one extent is the extent's.
+async fn look_up_files(store: &dyn FileStore, reuse: &mut BatchReuse, inputs: &[QueryInput]) {
+    for (position, input) in inputs.iter().enumerate() {
+        if let [extent] = &*input.extents {
+            reuse.look_up(store, position, extent.blob.digest).await;
+        }
     }
 }
 
@@ -275,11 +278,7 @@ fn plan_chunks(sizes: &[u64], chunk_bytes: u64) -> Vec<Range<usize>> {
     chunks
 }
 
-pub(super) async fn fetch_chunk(
-    store: &dyn FileStore,
-    inputs: &[QueryInput],
-    positions: &[usize],
-) -> Chunk {
+pub(super) async fn fetch_chunk(store: &dyn FileStore, inputs: &[QueryInput], positions: &[usize]) -> Chunk {
     let wanted = positions.iter().map(|&position| &inputs[position]);
     let readable = wanted.filter(|input| input_bytes(input) <= INPUT_BYTES_MAX);
     let blobs: Vec<_> = readable.flat_map(|input| input.extents.iter().cloned()).collect();

@@ -53,7 +53,7 @@ impl BatchObjects {
     /// Reads those at these positions.
     pub(super) async fn read(&self, positions: &[usize]) -> Chunk {
         let deadline = Instant::now() + CHUNK_TIMEOUT;
-        let reads = positions.iter().map(|&position| async move {
+        let reads = positions.iter().copied().map(|position| async move {
             let read = timeout_at(deadline, self.object(position)).await;
             let bytes = read.unwrap_or_else(|_| Err(self.too_slow(position)));
             ChunkInput { position, bytes }
@@ -131,7 +131,7 @@ mod tests {
             records.iter().map(|record| record.id.as_ref().map(JsonText::as_str)).collect();
         assert_eq!(ids, [Some("\"https://h.example/a\""), None, Some("\"mine\"")]);
         let faults: Vec<InputFault> =
-            objects.read(1..3).await.into_iter().map(|input| input.bytes.unwrap_err()).collect();
+            objects.read(&[1, 2]).await.into_iter().map(|input| input.bytes.unwrap_err()).collect();
         assert!(faults.iter().all(|fault| fault.kind == FaultKind::BadInput), "{faults:?}");
         assert!(faults[0].reason.contains("is no reference to an object"), "{faults:?}");
         assert!(faults[1].reason.starts_with("s3://b/k?x has"), "{faults:?}");

@@ -61,7 +61,6 @@ fn key_of(digest: &Digest) -> u64 {
 }
 
 /// An index over the rows of one job.
-#[derive(Debug)]
 struct EarlierAnswers {
     segments: Vec<PlacedBlob>,
     /// In order.
@@ -167,7 +166,9 @@ pub(super) struct EarlierJobs {
 enum EarlierJob {
     Read(Arc<EarlierAnswers>),
     /// It could not be read, and is not tried again before.
-    Failed { retry_at: Instant },
+    Failed {
+        retry_at: Instant,
+    },
 }
 
 impl Default for EarlierJobs {
@@ -235,7 +236,12 @@ impl BatchReuse {
             Reuse::On => None,
             Reuse::From(job) => jobs.get(store, job).await.map(|answers| (job, answers)),
         };
-        Some(Self { jobs: Arc::clone(jobs), from, digests: vec![None; queries], answers: vec![None; queries] })
+        Some(Self {
+            jobs: Arc::clone(jobs),
+            from,
+            digests: vec![None; queries],
+            answers: vec![None; queries],
+        })
     }
 
     /// Learns the digest of the input at a position, and looks for its answer. Says whether there is one.

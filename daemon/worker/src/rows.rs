@@ -194,6 +194,8 @@ mod tests {
             id: Some(&id),
             label: Some(&label),
             fields: Some(&fields),
+            digest: None,
+            reused_from: None,
         };
         let written = write_row(&mut rows, &context, &identity, output);
         let row = String::from_utf8(rows).unwrap().strip_prefix("before\n").unwrap().to_owned();

@@ -47,7 +47,11 @@ mod tests {
             (r#"{"data":[],"usage":{"prompt_tokens":42,"total_tokens":42}}"#, 42, 0),
             (r#"{"text":"x","usage":{"prompt_tokens":42,"completion_tokens":null}}"#, 42, 0),
         ] {
-            assert_eq!(tokens_of(output.as_bytes()), TokenCount { prompt, completion, reused: 0 }, "{output}");
+            assert_eq!(
+                tokens_of(output.as_bytes()),
+                TokenCount { prompt, completion, reused: 0 },
+                "{output}"
+            );
         }
     }
 

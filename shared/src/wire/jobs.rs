@@ -538,3 +538,40 @@ pub struct MergedResults {
     )]
     pub first_queries: Vec<u64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_last_fields_of_a_grant_those_without_a_value_are_left_out() {
+        let grant = Grant {
+            lease: Lease {
+                job: JobId(1),
+                range: QueryRange { first: 0, count: 1 },
+                attempt: 1,
+                term: Term(1),
+            },
+            model: "m".parse().unwrap(),
+            version: Digest::default(),
+            inputs: Vec::new(),
+            labels: None,
+            records: None,
+            parameters: Parameters::default(),
+            footer: None,
+            reuse: Reuse::Off,
+        };
+        let footer = FooterGrant { extents: Vec::new(), skip_bytes: 1, file_bytes: 2, records_at: 3 };
+        for (footer, reuse, fields) in [
+            (None, Reuse::Off, 7),
+            (Some(footer.clone()), Reuse::Off, 8),
+            (None, Reuse::From(JobId(7)), 9),
+            (Some(footer), Reuse::On, 9),
+        ] {
+            let grant = Grant { footer, reuse, ..grant.clone() };
+            let bytes = rmp_serde::to_vec(&grant).unwrap();
+            assert_eq!(bytes[0], 0x90 | fields, "an array of so many");
+            assert_eq!(rmp_serde::from_slice::<Grant>(&bytes).unwrap(), grant);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
-    Change, Expected, FailedMax, FileCopy, JobOptions, NewFile, Selection, StartOptions,
+    Change, Expected, FailedMax, FileCopy, JobOptions, NewFile, Reuse, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{
     BatchOutcome, Lease, Policy, QueryRange, RecordFormat, TokenCount, Training,
@@ -227,7 +227,11 @@ impl Generator {
             correct: labelled / 2,
             local: labelled,
             refused: 0,
-            tokens: TokenCount { prompt: u64::from(labelled), completion: 1, reused: u64::from(labelled / 2) },
+            tokens: TokenCount {
+                prompt: u64::from(labelled),
+                completion: 1,
+                reused: u64::from(labelled / 2),
+            },
         }
     }
 

@@ -177,7 +177,7 @@ fn synopses_are_readable() {
     );
     assert_eq!(
         synopsis("start-job"),
-        "JOB... [--limit N] [--sample N] [--max-failed N|P%] [--after JOB] [--on-end URL|COMMAND] [--wait]"
+        "JOB... [--limit N] [--sample N] [--only-new] [--max-failed N|P%] [--after JOB] [--on-end URL|COMMAND] [--wait]"
     );
     assert_eq!(
         synopsis("get-job-results"),

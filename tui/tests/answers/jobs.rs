@@ -63,6 +63,8 @@ pub(super) fn running_job() -> JobStats {
         records: None,
         tokens: Some(Tokens { prompt: 25_200, completion: 4_800, total: 30_000, rate_per_s: 4_000.0 }),
         webhook: Some(Webhook { url: "https://hooks.example.com/idunno".into(), due: true, failure: None }),
+        reused: 250,
+        reused_from: Some("job-4".into()),
     }
 }
 
@@ -108,6 +110,8 @@ fn added_job() -> JobStats {
         started_ms: None,
         tokens: None,
         webhook: None,
+        reused: 0,
+        reused_from: None,
         ..running_job()
     }
 }

@@ -325,7 +325,8 @@ impl State {
         job.submitted = options.selection.count(job.submitted);
         if !options.is_default() {
             let reuse = self.earlier_answers(job, &artefact, options.reuse);
-            job.terms = Arc::new(JobTerms { start: StartOptions { reuse, ..options }, ..(*job.terms).clone() });
+            job.terms =
+                Arc::new(JobTerms { start: StartOptions { reuse, ..options }, ..(*job.terms).clone() });
         }
         self.reference(&artefact.extents);
         job.held = RangeSet::from(0..job.submitted);

@@ -65,6 +65,8 @@ proptest! {
             id: records[0].id.as_ref(),
             label: records[0].label.as_ref(),
             fields: records[0].fields.as_ref(),
+            digest: None,
+            reused_from: None,
         };
         let mut rows = Vec::new();
         write_row(&mut rows, &context, &identity, input.as_bytes()).unwrap();

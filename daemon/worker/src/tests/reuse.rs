@@ -37,7 +37,7 @@ async fn only_inputs_that_no_earlier_job_answered_are_given_to_the_model() {
     let rows = [earlier_row(3, "three"), earlier_row(4, "one"), earlier_row(5, "four")].concat();
     let dead = "{\"query\":6,\"name\":\"x\",\"error\":\"bad\"}\n";
     // The last row is of a query that another segment answered.
-    harness.store.add_results(EARLIER, &(rows + dead), vec![range(1, 4), range(6, 1)]);
+    harness.store.add_results(EARLIER, (rows + dead).as_bytes(), vec![range(1, 4), range(6, 1)]);
     harness.store.add_results(EARLIER, earlier_row(0, "five").as_bytes(), vec![range(0, 1)]);
     let grant = reusing(harness.grant(0, &["one", "two", "three", "four", "five"]));
     harness.coordinator.set(|state| state.grants.push_back(grant));
@@ -54,8 +54,8 @@ async fn only_inputs_that_no_earlier_job_answered_are_given_to_the_model() {
     }
     let outcome = harness.coordinator.state().commits[1].batches[0].clone();
     assert_eq!((outcome.answered, outcome.tokens.reused, outcome.local), (vec![range(0, 5)], 3, 2));
-    let asked = harness.server.set(|state| state.answered.split_off(before).concat());
-    assert_eq!(asked, ["two", "four"], "the other inputs are not even read");
+    let asked = harness.server.set(|state| state.call_sizes[before..].iter().sum::<usize>());
+    assert_eq!(asked, 2, "the other inputs are not even read");
     harness.stop().await;
 }
 
@@ -79,7 +79,10 @@ async fn records_are_recognised_by_their_inputs_and_keep_their_own_ids_and_label
     harness.until("it is answered", |state| committed(state) == 1).await;
     let rows = harness.rows();
     assert_eq!(origins(&rows), [None, Some("job-7")]);
-    assert_eq!((&rows[1]["id"], &rows[1]["label"], &rows[1]["output"]["of"]), (&2.into(), &9.into(), &"bb".into()));
+    assert_eq!(
+        (&rows[1]["id"], &rows[1]["label"], &rows[1]["output"]["of"]),
+        (&2.into(), &9.into(), &"bb".into())
+    );
     let outcome = harness.coordinator.state().commits[0].batches[0].clone();
     assert_eq!((outcome.labelled, outcome.correct, outcome.tokens.reused), (1, 0, 1));
     harness.stop().await;
@@ -90,7 +93,8 @@ async fn the_model_answers_what_can_no_longer_be_read() {
     for is_listed in [false, true] {
         let harness = Harness::new().await;
         if is_listed {
-            let segment = harness.store.add_results(EARLIER, earlier_row(0, "one").as_bytes(), vec![range(0, 1)]);
+            let segment =
+                harness.store.add_results(EARLIER, earlier_row(0, "one").as_bytes(), vec![range(0, 1)]);
             harness.store.lose(&segment);
         }
         let grant = reusing(harness.grant(0, &["one", "two"]));

@@ -51,6 +51,7 @@ class JobOptions:
     weight: int | None = None
     limit: int | None = None
     sample: int | None = None
+    only_new: bool | None = None
     max_failed: int | str | None = None
     after: str | None = None
     on_end: str | None = None
@@ -93,14 +94,19 @@ class JobOptions:
         return words + [f"--param={name}={_parameter(value)}" for name, value in (self.params or {}).items()]
 
     def of_start(self) -> list[str]:
-        """The words of `start-job`."""
-        return _options(
+        """The words of `start-job`.
+
+        >>> JobOptions.of({"limit": 3, "only_new": True}).of_start()
+        ['--limit=3', '--only-new']
+        """
+        words = _options(
             limit=self.limit,
             sample=self.sample,
             max_failed=self.max_failed,
             after=self.after,
             on_end=self.on_end,
         )
+        return [*words, "--only-new"] if self.only_new else words
 
 
 def _options(**values: Any) -> list[str]:

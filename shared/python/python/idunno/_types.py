@@ -26,6 +26,7 @@ class RunOptions(TypedDict, total=False):
     weight: int | None
     limit: int | None
     sample: int | None
+    only_new: bool | None
     max_failed: int | str | None
     after: AnyJob | str | None
     on_end: str | None
@@ -118,6 +119,8 @@ class JobStats(TypedDict):
     results_file: str | None
     tokens: Tokens | None
     webhook: Webhook | None
+    reused: int
+    reused_from: str | None
 
 
 class Explanation(TypedDict):

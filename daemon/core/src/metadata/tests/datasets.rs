@@ -223,6 +223,78 @@ fn a_job_that_follows_another_runs_when_that_is_done_and_not_before() {
 }
 
 #[test]
+fn a_job_that_runs_only_what_is_new_takes_answers_from_the_newest_that_can_give_them() {
+    let mut fixture = Fixture::with_job(3);
+    fixture.segment("of the first", vec![batch(JobId(1), 0, 3, &[(0, 3)])]).unwrap();
+    // Adds and starts a job, and ends it unless it is to run on. Returns the job that it takes answers from.
+    let mut run = |parameter: &str, options: StartOptions, end: bool| {
+        let (model, dataset) = ("mnist-mlp".parse().unwrap(), "data".parse().unwrap());
+        let parameters = [("any".parse().unwrap(), parameter.to_owned())].into();
+        let options_of_job = JobOptions { parameters, ..JobOptions::default() };
+        let add = Change::AddJob { model, dataset, batch_size: 4.into(), options: options_of_job };
+        let Changed::JobAdded(job) = fixture.change(add).unwrap() else { panic!("no job") };
+        fixture.change(Change::StartJob { job, options }).unwrap();
+        let record = fixture.state.job(job).unwrap();
+        let (reuse, count) = (record.terms.start.reuse, u32::try_from(record.submitted).unwrap());
+        if end {
+            let mut answers = batch(job, 0, count, &[(0, count)]);
+            answers.tokens.reused = 1;
+            let segment = extent(&job.to_string(), &[1, 2]);
+            let batches = vec![answers];
+            fixture.apply(Action::CommitSegment { worker: NodeId(1), job, segment, batches }).unwrap();
+            let view = fixture.state.job(job).unwrap().view(0, 0);
+            assert_eq!((view.done, view.tokens.reused), (u64::from(count), 1));
+            assert_eq!(view.details.reuse, reuse);
+        }
+        match reuse {
+            Reuse::Off => Ok(None),
+            Reuse::On => Err("there is none"),
+            Reuse::From(earlier) => Ok(Some(earlier.0)),
+        }
+    };
+    let new = StartOptions { reuse: Reuse::On, ..StartOptions::default() };
+    let part = StartOptions { selection: Selection::First(number(2)), ..new };
+    assert_eq!(run("a", new, true), Err("there is none"), "job 1 has no digests");
+    assert_eq!(run("a", StartOptions::default(), true), Ok(None));
+    assert_eq!(run("a", new, true), Ok(Some(2)), "job 3 has none either");
+    assert_eq!(run("b", part, true), Err("there is none"), "other parameters make other answers");
+    assert_eq!(run("b", new, false), Ok(Some(5)), "a part is better than nothing");
+    assert_eq!(run("b", part, true), Ok(Some(5)), "job 6 is not done");
+    assert_eq!(run("a", part, true), Ok(Some(4)));
+    assert_eq!(run("a", new, true), Ok(Some(4)), "job 8 has a part only");
+    // What a start chose stays: a later one cannot choose again.
+    let (job, again) = (JobId(6), |options| Change::StartJob { job: JobId(6), options });
+    fixture.change(Change::StopJob { job }).unwrap();
+    let late = fixture.change(again(new)).unwrap_err();
+    assert!(late.message.contains("its first start chose"), "{late}");
+    fixture
+        .change(again(StartOptions { failed_max: Some(FailedMax::Queries(1)), ..StartOptions::default() }))
+        .unwrap();
+    assert_eq!(fixture.state.job(job).unwrap().terms.start.reuse, Reuse::From(JobId(5)));
+    // Another version of the model answers otherwise.
+    fixture.train("mnist-mlp", "other weights").unwrap();
+    let (model, dataset) = ("mnist-mlp".parse().unwrap(), "data".parse().unwrap());
+    fixture
+        .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() })
+        .unwrap();
+    fixture.change(Change::StartJob { job: JobId(10), options: new }).unwrap();
+    assert_eq!(fixture.state.job(JobId(10)).unwrap().terms.start.reuse, Reuse::On);
+}
+
+#[test]
+fn answers_that_were_taken_over_took_no_time() {
+    let mut fixture = Fixture::with_job(10);
+    let mut half = batch(JobId(1), 0, 8, &[(0, 8)]);
+    half.tokens.reused = 4;
+    let mut whole = batch(JobId(1), 8, 2, &[(8, 2)]);
+    (whole.tokens.reused, whole.inference_us) = (2, 0);
+    fixture.segment("rows", vec![half, whole]).unwrap();
+    let view = fixture.job().view(0, 0);
+    assert_eq!((view.done, view.tokens.reused, view.dead), (10, 6, 0));
+    assert!((view.processing_ms.mean - 2.0).abs() < 1e-9, "8 ms for four queries: {view:?}");
+}
+
+#[test]
 fn a_file_with_the_ending_of_a_dataset_is_one() {
     let mut fixture = Fixture::default();
     for ending in DATASET_ENDINGS {

@@ -91,9 +91,12 @@ fn invalid_segments_are_refused() {
     let overlapping = vec![batch(job, 0, 4, &[(0, 4)]), batch(job, 2, 4, &[(2, 4)])];
     let mut miscounted = batch(job, 0, 4, &[(0, 4)]);
     miscounted.labelled = 5;
+    let mut too_many_reused = batch(job, 0, 4, &[(0, 4)]);
+    too_many_reused.tokens.reused = 5;
     for bad in [
         overlapping,
         vec![miscounted],
+        vec![too_many_reused],
         vec![],
         vec![batch(JobId(2), 0, 4, &[(0, 4)])],
         vec![batch(job, 8, 4, &[(8, 4)])],

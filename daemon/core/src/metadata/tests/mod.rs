@@ -8,7 +8,7 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{
     ATTRIBUTE_BYTES_MAX, Attributes, Change, Changed, ETAG, Expected, FailedMax, FileCopy, JobOptions,
-    JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX, SAME_COMMIT_MS, Selection, StartOptions,
+    JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX, Reuse, SAME_COMMIT_MS, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{
     BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, TokenCount, Training,
