@@ -145,3 +145,31 @@ fn the_console_is_right_about_members_soon_after_each_fault() {
         assert!(wrong.members <= WRONG_MAX && wrong.coordinator <= WRONG_MAX, "{wrong:?}");
     }
 }
+
+/// What a member sees that is cut off from the others: its own console must say so.
+#[test]
+fn a_coordinator_that_no_longer_hears_the_others_is_not_shown_as_live() {
+    let cluster = Cluster::start();
+    let mut console = cluster.console(&[]);
+    console.shows("● LIVE");
+    console.press("2");
+    console.until("all are voters", |it| it.screen().matches("voter").count() == 2);
+    let first = coordinator(&console.screen());
+    let others: Vec<&str> = ["m1", "m2", "m3"].into_iter().filter(|name| *name != first).collect();
+    let mut facts: BTreeMap<String, Fact> = [(first.clone(), Fact::Answers)].into();
+    let pids: Vec<Pid> = others.iter().map(|name| pid_of(&cluster, name)).collect();
+    pids.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+    let silent = Instant::now();
+    facts.extend(others.iter().map(|name| ((*name).to_owned(), Fact::Silent)));
+    console.until("nobody coordinates", |it| !it.screen().contains("● LIVE"));
+    let live = silent.elapsed();
+    let cut = watch(&mut console, "the others are silent", &facts);
+    pids.iter().for_each(|pid| kill_process(*pid, Signal::CONT).unwrap());
+    facts.values_mut().for_each(|fact| *fact = Fact::Answers);
+    let healed = Instant::now();
+    console.until("there is a coordinator", |it| it.screen().contains("● LIVE"));
+    let leaderless = healed.elapsed();
+    let after = watch(&mut console, "the others answer again", &facts);
+    println!("LIVE for another {live:.1?}; LIVE again after {leaderless:.1?}; {cut:?}; {after:?}");
+    assert!([live, cut.members, after.members].into_iter().all(|wrong| wrong <= WRONG_MAX));
+}

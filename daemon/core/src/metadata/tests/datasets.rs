@@ -272,6 +272,8 @@ fn a_job_that_runs_only_what_is_new_takes_answers_from_the_newest_that_can_give_
         .unwrap();
     assert_eq!(fixture.state.job(job).unwrap().terms.start.reuse, Reuse::From(JobId(5)));
     // Another version of the model answers otherwise.
+    let models = vec!["mnist-mlp".parse().unwrap()];
+    fixture.change(Change::TrainStart { models, training: training() }).unwrap();
     fixture.train("mnist-mlp", "other weights").unwrap();
     let (model, dataset) = ("mnist-mlp".parse().unwrap(), "data".parse().unwrap());
     fixture
