@@ -5,6 +5,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as tests do")]
 
+mod disks;
 mod pty;
 mod truth;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use idunno_console::console::terminal::Screen;
 use rustix::process::Signal;
 
+use disks::SmallDisk;
 use pty::{LIMIT, Terminal};
 
 const IDUNNO: &str = env!("CARGO_BIN_EXE_idunno");
@@ -28,6 +30,8 @@ const QUIET: Duration = Duration::from_secs(5);
 static GATE: Mutex<()> = Mutex::new(());
 
 struct Cluster {
+    /// Unmounted before the folder is removed.
+    disks: Vec<SmallDisk>,
     dir: tempfile::TempDir,
     _alone: MutexGuard<'static, ()>,
 }
@@ -35,7 +39,19 @@ struct Cluster {
 impl Cluster {
     fn start() -> Self {
         let alone = GATE.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = Self { dir: tempfile::tempdir().unwrap(), _alone: alone };
+        Self { disks: Vec::new(), dir: tempfile::tempdir().unwrap(), _alone: alone }.up()
+    }
+
+    /// One whose members have a small disk each.
+    fn start_on_small_disks() -> Self {
+        let alone = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().unwrap();
+        let disks = ["m1", "m2", "m3"].map(|name| SmallDisk::mount(dir.path().join(name))).into();
+        Self { disks, dir, _alone: alone }.up()
+    }
+
+    fn up(self) -> Self {
+        let cluster = self;
         let daemon = daemon();
         let up = ["local", "up", "--members", "3", "--idunnod", daemon.to_str().unwrap()];
         let done = cluster.run(&up);
